@@ -1,0 +1,17 @@
+module github.com/portask/portask/ci
+
+go 1.26.0
+
+require github.com/portask/portask/broker v0.0.0
+
+require (
+	github.com/aclements/go-moremath v0.0.0-20210112150236-f10218a38794 // indirect
+	github.com/google/go-cmp v0.7.0 // indirect
+	go.yaml.in/yaml/v3 v3.0.6 // indirect
+	golang.org/x/perf v0.0.0-20260908200009-22c9c6c9d4da // indirect
+	golang.org/x/sys v0.49.0 // indirect
+)
+
+replace github.com/portask/portask/broker => ../broker
+
+tool golang.org/x/perf/cmd/benchstat
