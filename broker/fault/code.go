@@ -1,0 +1,231 @@
+package fault
+
+import "strconv"
+
+// Code names one kind of failure. It is an error by itself, so it serves as the
+// sentinel to compare with: errors.Is(err, fault.NotFound). Comparing allocates
+// nothing.
+//
+// The numbers travel on the wire and never change meaning; a retired number is
+// not given out again. They stay below 256, where Go boxes a small integer into
+// an interface without allocating.
+type Code uint16
+
+// None is the absence of a failure: what CodeOf(nil) returns and what a reply
+// carries for a part that succeeded.
+const None Code = 0
+
+// Failures that any component may have.
+const (
+	Internal          Code = 1
+	Invalid           Code = 2
+	TooLarge          Code = 3
+	NotFound          Code = 4
+	Exists            Code = 5
+	Timeout           Code = 6
+	Canceled          Code = 7
+	Full              Code = 8
+	Corrupted         Code = 9
+	Closed            Code = 10
+	NotSupported      Code = 11
+	ResourceExhausted Code = 12
+	ShuttingDown      Code = 13
+	OutOfRange        Code = 14
+	Expired           Code = 15
+)
+
+// Failures of a connection and of the protocol spoken on it.
+const (
+	ConnectionLost     Code = 32
+	VersionUnsupported Code = 33
+	ProtocolViolation  Code = 34
+	HandleUnknown      Code = 35
+	CreditExceeded     Code = 36
+	SlowPeer           Code = 37
+)
+
+// Failures of identity and permission.
+const (
+	Unauthorized Code = 64
+)
+
+// Failures of producing.
+const (
+	Fenced            Code = 80
+	OutOfSequence     Code = 81
+	DuplicateSequence Code = 82
+	LevelUnavailable  Code = 83
+)
+
+// Failures of a storage engine.
+const (
+	StorageFailed Code = 96
+	StorageFull   Code = 97
+	Locked        Code = 98
+	NewerFormat   Code = 99
+)
+
+// Category says which part of the system a failure belongs to. It is for people
+// and for grouping in metrics; a program branches on the Code.
+type Category uint8
+
+// The numbers travel on the wire and never change meaning.
+const (
+	CategoryNone Category = iota // not stated
+	CategoryMessage
+	CategoryTopic
+	CategoryConsumer
+	CategoryStorage
+	CategoryNetwork
+	CategorySerialization
+	CategoryCompression
+	CategoryConfiguration
+	CategorySecurity
+	CategorySystem
+)
+
+var categoryNames = [...]string{
+	CategoryNone:          "none",
+	CategoryMessage:       "message",
+	CategoryTopic:         "topic",
+	CategoryConsumer:      "consumer",
+	CategoryStorage:       "storage",
+	CategoryNetwork:       "network",
+	CategorySerialization: "serialization",
+	CategoryCompression:   "compression",
+	CategoryConfiguration: "configuration",
+	CategorySecurity:      "security",
+	CategorySystem:        "system",
+}
+
+// String returns the lower-case name, "category-N" for a number this version
+// does not know.
+func (c Category) String() string {
+	if int(c) < len(categoryNames) {
+		return categoryNames[c]
+	}
+	return "category-" + strconv.Itoa(int(c))
+}
+
+// Bits says what the receiver of a failure may do and what is left standing. It
+// is the byte that an ERROR frame carries.
+type Bits uint8
+
+const (
+	// BitRetryable: the same request may succeed later, sent again unchanged.
+	BitRetryable Bits = 1 << iota
+	// BitRetryElsewhere: the same request may succeed at another node.
+	BitRetryElsewhere
+	// BitClosesHandle: the producer or subscription is gone and must be opened anew.
+	BitClosesHandle
+	// BitClosesConnection: the connection is closed after the failure was reported.
+	BitClosesConnection
+)
+
+// Info is the row of a Code in the table below.
+type Info struct {
+	Name             string // stable, lower case with hyphens; usable as a metric label
+	Category         Category
+	Retryable        bool
+	RetryElsewhere   bool
+	ClosesHandle     bool
+	ClosesConnection bool
+	Text             string // cause and remedy, one sentence, without final stop
+}
+
+// Bits returns the four flags as they travel.
+func (i Info) Bits() Bits {
+	var b Bits
+	if i.Retryable {
+		b |= BitRetryable
+	}
+	if i.RetryElsewhere {
+		b |= BitRetryElsewhere
+	}
+	if i.ClosesHandle {
+		b |= BitClosesHandle
+	}
+	if i.ClosesConnection {
+		b |= BitClosesConnection
+	}
+	return b
+}
+
+func (i Info) with(b Bits) Info {
+	i.Retryable = b&BitRetryable != 0
+	i.RetryElsewhere = b&BitRetryElsewhere != 0
+	i.ClosesHandle = b&BitClosesHandle != 0
+	i.ClosesConnection = b&BitClosesConnection != 0
+	return i
+}
+
+// table is the only place where a Code is described. A new code is a constant
+// above and a row here; what else needs a column per code (the protocol's error
+// table does) is generated from it or checked against it.
+var table = [...]Info{
+	None: {Name: "none", Category: CategoryNone, Text: "no failure"},
+
+	Internal:          {Name: "internal", Category: CategorySystem, Text: "a defect of the broker or the library; the log of the failing side has the details"},
+	Invalid:           {Name: "invalid", Category: CategoryMessage, Text: "a field has a value that is not allowed; the field and its rule are named"},
+	TooLarge:          {Name: "too-large", Category: CategoryMessage, Text: "a size is above its limit; both are named"},
+	NotFound:          {Name: "not-found", Category: CategoryTopic, Text: "no such topic, partition or object; create it or correct the name"},
+	Exists:            {Name: "exists", Category: CategoryTopic, Text: "an object of that name exists already"},
+	Timeout:           {Name: "timeout", Category: CategoryNetwork, Retryable: true, Text: "no answer within the time allowed; the request may or may not have taken effect"},
+	Canceled:          {Name: "canceled", Category: CategorySystem, Text: "the caller gave up before the answer came; the request may or may not have taken effect"},
+	Full:              {Name: "full", Category: CategoryStorage, Retryable: true, Text: "a bounded queue, buffer or memory log has no room; wait until it drains or raise its limit"},
+	Corrupted:         {Name: "corrupted", Category: CategoryStorage, Text: "a checksum or a structure does not hold; the bytes were not used"},
+	Closed:            {Name: "closed", Category: CategorySystem, Text: "the object was closed and takes no more calls"},
+	NotSupported:      {Name: "not-supported", Category: CategorySystem, Text: "this version, engine or platform does not have the feature asked for"},
+	ResourceExhausted: {Name: "resource-exhausted", Category: CategorySystem, Retryable: true, RetryElsewhere: true, Text: "a limit on memory, connections, descriptors or open handles is reached"},
+	ShuttingDown:      {Name: "shutting-down", Category: CategorySystem, Retryable: true, RetryElsewhere: true, Text: "the broker is stopping and takes no new work; try again after its restart or at another node"},
+	OutOfRange:        {Name: "out-of-range", Category: CategoryConsumer, Text: "the offset lies outside the log; the valid range is named"},
+	Expired:           {Name: "expired", Category: CategoryMessage, Text: "the message or the session outlived its time"},
+
+	ConnectionLost:     {Name: "connection-lost", Category: CategoryNetwork, Retryable: true, RetryElsewhere: true, ClosesHandle: true, ClosesConnection: true, Text: "the connection broke; requests in flight may or may not have taken effect"},
+	VersionUnsupported: {Name: "version-unsupported", Category: CategoryNetwork, ClosesConnection: true, Text: "the two sides share no protocol version; the range of the answering side is named"},
+	ProtocolViolation:  {Name: "protocol-violation", Category: CategoryNetwork, ClosesConnection: true, Text: "a frame breaks the protocol; what follows on the connection cannot be trusted"},
+	HandleUnknown:      {Name: "handle-unknown", Category: CategoryNetwork, ClosesHandle: true, Text: "the handle names no open producer or subscription of this connection; open it anew"},
+	CreditExceeded:     {Name: "credit-exceeded", Category: CategoryNetwork, ClosesHandle: true, Text: "the peer sent more bytes than its credit allows"},
+	SlowPeer:           {Name: "slow-peer", Category: CategoryNetwork, Retryable: true, ClosesConnection: true, Text: "the peer did not read its answers and their queue reached its bound"},
+
+	Unauthorized: {Name: "unauthorized", Category: CategorySecurity, Text: "the connection has no identity that may do this"},
+
+	Fenced:            {Name: "fenced", Category: CategoryMessage, ClosesHandle: true, Text: "a newer producer or owner with a higher epoch took over"},
+	OutOfSequence:     {Name: "out-of-sequence", Category: CategoryMessage, ClosesHandle: true, Text: "a batch of an idempotent producer leaves a gap in its sequence; batches before it were lost or overtaken"},
+	DuplicateSequence: {Name: "duplicate-sequence", Category: CategoryMessage, Text: "the batch was stored before, too long ago to know its offset; it must not be sent again"},
+	LevelUnavailable:  {Name: "level-unavailable", Category: CategoryConfiguration, Text: "the topic's engine cannot give this ack level or visibility; the setting to change is named"},
+
+	StorageFailed: {Name: "storage-failed", Category: CategoryStorage, RetryElsewhere: true, ClosesHandle: true, Text: "a write or sync failed and the partition takes no more batches until it is reopened; see the broker's log and the device"},
+	StorageFull:   {Name: "storage-full", Category: CategoryStorage, Retryable: true, Text: "the disk is low on space: producing stops, consuming goes on; free space or lower the retention"},
+	Locked:        {Name: "locked", Category: CategoryStorage, Text: "the data directory is in use by another process"},
+	NewerFormat:   {Name: "newer-format", Category: CategoryStorage, Text: "the data was written by a newer version; use that version or a newer one"},
+}
+
+// Info returns the row of c. For a code this version does not know (a newer
+// peer's) it is a row named "code-N" of no category with no flag set.
+func (c Code) Info() Info {
+	if c.Known() {
+		return table[c]
+	}
+	return Info{Name: "code-" + strconv.Itoa(int(c)), Text: "a code of a newer version"}
+}
+
+// Known reports whether the table has a row for c.
+func (c Code) Known() bool { return int(c) < len(table) && table[c].Name != "" }
+
+// Error returns the code's name. It makes Code an error.
+func (c Code) Error() string { return c.Info().Name }
+
+// String returns the code's name.
+func (c Code) String() string { return c.Info().Name }
+
+// Codes returns every code of the table but None, in order of number.
+func Codes() []Code {
+	var all []Code
+	for c := Code(1); int(c) < len(table); c++ {
+		if c.Known() {
+			all = append(all, c)
+		}
+	}
+	return all
+}
