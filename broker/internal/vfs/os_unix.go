@@ -1,0 +1,31 @@
+//go:build unix
+
+package vfs
+
+import (
+	"errors"
+	"os"
+	"syscall"
+)
+
+const (
+	errIsDir    = syscall.EISDIR
+	errNotDir   = syscall.ENOTDIR
+	errNotEmpty = syscall.ENOTEMPTY
+	errBadFile  = syscall.EBADF
+)
+
+func isQuota(err error) bool { return errors.Is(err, syscall.EDQUOT) }
+
+// syncDir opens the directory and syncs it: the only portable way on unix.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if cerr := d.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
