@@ -1,0 +1,88 @@
+# Portask. `make` or `make help` lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+GO       ?= go
+MODULES  := broker loadgen ci
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# The version is passed by -ldflags, not stamped from version control: stamping fails where another user owns the clone.
+BUILD    := -buildvcs=false -trimpath -ldflags '-X main.version=$(VERSION)'
+STAGE    := .ci/stage
+
+# Packages whose promises are about concurrency; their tests run under the race detector in `make test`.
+RACE     := ./broker/mempool/... ./broker/partition/... ./broker/topic/... ./broker/storage/... ./broker/server/... ./broker/client/...
+
+# Seconds per fuzz target in `make fuzz`.
+FUZZTIME ?= 10s
+# A directory whose files `make demo` sends instead of the test data.
+PAYLOADS ?=
+# Kills of the real server in the SIGKILL campaign.
+KILLS    ?= 20
+
+.PHONY: help
+help: ## this list
+	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## bin/portask, bin/loadgen, bin/perflab
+	@mkdir -p bin
+	@$(GO) build $(BUILD) -o bin/ ./broker/cmd/portask ./loadgen/cmd/loadgen ./ci/cmd/perflab
+
+.PHONY: demo
+demo: build ## produce, kill the broker, restart it, verify every message; ends within 60 s
+	@bin/loadgen demo --portask bin/portask $(if $(PAYLOADS),--payloads '$(PAYLOADS)')
+
+.PHONY: test
+test: ## everything a change must pass, with the seconds of each stage (at most 15 minutes on 2 cores)
+	@$(STAGE) 'prerequisites' $(MAKE) prerequisites
+	@$(STAGE) 'build' $(MAKE) build
+	@$(STAGE) 'lint' $(MAKE) lint
+	@$(STAGE) 'tests, with the fault campaigns' $(GO) test -timeout 10m work
+	@$(STAGE) 'concurrency packages under the race detector' $(GO) test -race -short -timeout 10m $(RACE)
+	@echo 'make test: passed'
+
+.PHONY: prerequisites
+prerequisites:
+	@.ci/need gcc gcc libc6-dev
+	@for m in $(MODULES); do (cd $$m && $(GO) mod download); done
+	@$(GO) version
+
+.PHONY: race
+race: prerequisites ## every test under the race detector
+	@$(GO) test -race -timeout 30m work
+
+.PHONY: lint
+lint: ## gofmt, vet, staticcheck, each module by itself, other systems, known vulnerabilities
+	@bad=$$(gofmt -l $(MODULES)); if [ -n "$$bad" ]; then echo "not formatted: $$bad" >&2; exit 1; fi
+	@$(GO) vet work
+	@cd broker && $(GO) tool staticcheck ./... ../loadgen/... ../ci/...
+	@for m in $(MODULES); do (cd $$m && GOWORK=off $(GO) build $(BUILD) -o /dev/null ./...); done
+	@for os in darwin windows; do (cd broker && GOWORK=off GOOS=$$os CGO_ENABLED=0 $(GO) vet ./...); done
+	@.ci/govulncheck
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (10s)
+	@.ci/fuzz $(FUZZTIME) $(MODULES)
+
+.PHONY: bench
+bench: ## every Go benchmark, in the Go benchmark format
+	@$(GO) test -run '^$$' -bench . -benchmem work
+
+.PHONY: gate
+gate: build ## counter budgets and ratios to the calibration kernel, against configs/slo.yaml
+	@$(STAGE) 'counters' bin/perflab counters
+	@$(STAGE) 'ratios' bin/perflab ratios
+	@$(STAGE) 'idle connections' bin/perflab conns
+	@$(STAGE) 'start' bin/perflab start
+	@echo 'make gate: passed. It checks counter budgets and ratios to the calibration kernel, and nothing else.'
+
+.PHONY: nightly
+nightly: test race ## test, race, long fuzzing, many kills, gate
+	@$(STAGE) 'fuzz' $(MAKE) fuzz FUZZTIME=5m
+	@$(STAGE) 'gate' $(MAKE) gate
+
+.PHONY: clean
+clean: ## remove what the build made
+	@rm -rf bin
