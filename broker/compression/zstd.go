@@ -1,0 +1,90 @@
+package compression
+
+import (
+	"errors"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/portask/portask/broker/message"
+)
+
+const (
+	// zstdWindow is the encoder's window. Batches are 64 KiB by default, so a
+	// larger one would cost memory (the tables of each pooled encoder grow
+	// with it) and find nothing.
+	zstdWindow = 256 << 10
+
+	// zstdBlock is the encoder's block at its fastest level; the others use
+	// 128 KiB.
+	zstdBlock = 64 << 10
+
+	// zstdWindowMax is the largest window accepted from other encoders. The
+	// decoder writes straight into the output, so it costs no memory.
+	zstdWindowMax = DefaultBytes
+)
+
+var zstdEncoders = perLevel(func(l Level) *zstd.Encoder {
+	level := [levels]zstd.EncoderLevel{zstd.SpeedFastest, zstd.SpeedDefault, zstd.SpeedBetterCompression}[l]
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithWindowSize(zstdWindow),
+		zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithZeroFrames(true))
+	if err != nil {
+		panic(err) // the options are constants
+	}
+	return e
+})
+
+var zstdDecoders = newKeep(func() *zstd.Decoder {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxWindow(zstdWindowMax), zstd.WithDecodeAllCapLimit(true))
+	if err != nil {
+		panic(err)
+	}
+	return d
+})
+
+// boundZstd: magic 4, descriptor 1, window descriptor 1 unless the frame is a
+// single segment (1 KiB < n <= window), content size, 3 bytes a block.
+func boundZstd(n int) int {
+	head := 4 + 1
+	single := n == 0 || n > zstd.MinWindowSize && n <= zstdWindow
+	if !single {
+		head++
+	}
+	switch {
+	case n < 256: // without a single segment, sizes below 256 are left out
+		if single {
+			head++
+		}
+	case n < 65536+256:
+		head += 2
+	default:
+		head += 4
+	}
+	blocks := max(1, (n+zstdBlock-1)/zstdBlock)
+	return head + 3*blocks + n
+}
+
+func appendZstd(dst, src []byte, level Level) []byte {
+	e := zstdEncoders[level].take()
+	dst = e.EncodeAll(src, dst)
+	zstdEncoders[level].give(e)
+	return dst
+}
+
+func decodeZstd(dst, src []byte, declared int) ([]byte, error) {
+	n := len(dst)
+	dst = room(dst, declared)
+	d := zstdDecoders.take()
+	// The capacity is the cap: the decoder never grows its destination.
+	out, err := d.DecodeAll(src, dst[:n:n+declared+decodeSlack])
+	zstdDecoders.give(d)
+	switch {
+	case errors.Is(err, zstd.ErrDecoderSizeExceeded):
+		return dst, overflow(message.Zstd, declared)
+	case err != nil:
+		return dst, damaged(message.Zstd, err)
+	case len(out)-n != declared:
+		return dst, mismatch(message.Zstd, declared, len(out)-n)
+	}
+	return dst[:len(out)], nil // out is a part of dst
+}
