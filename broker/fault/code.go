@@ -185,7 +185,7 @@ var table = [...]Info{
 	VersionUnsupported: {Name: "version-unsupported", Category: CategoryNetwork, ClosesConnection: true, Text: "the two sides share no protocol version; the range of the answering side is named"},
 	ProtocolViolation:  {Name: "protocol-violation", Category: CategoryNetwork, ClosesConnection: true, Text: "a frame breaks the protocol; what follows on the connection cannot be trusted"},
 	HandleUnknown:      {Name: "handle-unknown", Category: CategoryNetwork, ClosesHandle: true, Text: "the handle names no open producer or subscription of this connection; open it anew"},
-	CreditExceeded:     {Name: "credit-exceeded", Category: CategoryNetwork, ClosesHandle: true, Text: "the peer sent more bytes than its credit allows"},
+	CreditExceeded:     {Name: "credit-exceeded", Category: CategoryNetwork, ClosesHandle: true, ClosesConnection: true, Text: "the peer sent more bytes than its credit allows, which is what bounds memory"},
 	SlowPeer:           {Name: "slow-peer", Category: CategoryNetwork, Retryable: true, ClosesConnection: true, Text: "the peer did not read its answers and their queue reached its bound"},
 
 	Unauthorized: {Name: "unauthorized", Category: CategorySecurity, Text: "the connection has no identity that may do this"},

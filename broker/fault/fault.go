@@ -32,8 +32,8 @@ type Error struct {
 	RetryAfter time.Duration // how long the failing side asks to wait, 0 = not stated
 
 	Category Category // overrides the code's category unless CategoryNone
-	Bits     Bits     // overrides the code's flags if HasBits
-	HasBits  bool
+	Flags    Bits     // overrides the flags of the code if HasFlags; read them through Bits
+	HasFlags bool
 
 	Err error // the cause
 }
@@ -85,7 +85,7 @@ func (e *Error) WithCategory(c Category) *Error {
 // WithBits replaces the flags of the code: the same failure may leave less
 // standing than usual, and a newer peer's code is known by its flags only.
 func (e *Error) WithBits(b Bits) *Error {
-	e.Bits, e.HasBits = b, true
+	e.Flags, e.HasFlags = b, true
 	return e
 }
 
@@ -159,11 +159,14 @@ func (e *Error) Info() Info {
 	if e.Category != CategoryNone {
 		i.Category = e.Category
 	}
-	if e.HasBits {
-		i = i.with(e.Bits)
+	if e.HasFlags {
+		i = i.with(e.Flags)
 	}
 	return i
 }
+
+// Bits returns the flags that hold for e: its own if it has any, else its code's.
+func (e *Error) Bits() Bits { return e.Info().Bits() }
 
 // Find returns the outermost *Error or Code in err's tree (wrapped and joined
 // errors are searched depth first, in order), a Code as an Error of its own. It

@@ -28,8 +28,8 @@ func TestTableIsComplete(t *testing.T) {
 		if i.Text == "" || i.Text[len(i.Text)-1] == '.' {
 			t.Errorf("code %d (%s): text %q", c, i.Name, i.Text)
 		}
-		if i.ClosesConnection && !i.ClosesHandle && i.Bits()&BitClosesConnection == 0 {
-			t.Errorf("code %d (%s): flags %d lose a bit", c, i.Name, i.Bits())
+		if i.with(i.Bits()) != i {
+			t.Errorf("code %d (%s): flags %d are not those of the row", c, i.Name, i.Bits())
 		}
 		if c > 255 {
 			t.Errorf("code %d (%s) would allocate when compared: keep codes below 256", c, i.Name)
@@ -148,11 +148,14 @@ func TestOverrides(t *testing.T) {
 	if !i.Retryable || i.RetryElsewhere || i.ClosesHandle || !i.ClosesConnection || i.Category != CategoryNetwork || i.Name != "too-large" {
 		t.Errorf("overridden: %+v", i)
 	}
-	if i.Bits() != BitRetryable|BitClosesConnection {
-		t.Errorf("bits %d", i.Bits())
+	if i.Bits() != BitRetryable|BitClosesConnection || e.Bits() != i.Bits() {
+		t.Errorf("bits %d and %d", i.Bits(), e.Bits())
 	}
 	if got := RetryAfter(errors.Join(e)); got != time.Second {
 		t.Errorf("RetryAfter = %v", got)
+	}
+	if got := New(ConnectionLost, "").Bits(); got != 15 {
+		t.Errorf("bits of connection-lost: %d", got)
 	}
 	if Retryable(New(Timeout, "").WithBits(0)) {
 		t.Error("flags overridden by none are still set")

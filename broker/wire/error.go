@@ -162,7 +162,7 @@ func (x *Error) Err() error {
 		Code: x.Code, Op: x.Op, Field: x.Field, Detail: x.Message,
 		Limit: x.Limit, Value: x.Value, HasLimit: x.HasLimit,
 		RetryAfter: time.Duration(x.RetryAfterMs) * time.Millisecond,
-		Category:   x.Category, Bits: x.Bits, HasBits: true,
+		Category:   x.Category, Flags: x.Bits, HasFlags: true,
 	}
 	for i := len(x.Chain) - 1; i >= 0; i-- {
 		item := x.Chain[i]

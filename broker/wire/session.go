@@ -34,7 +34,12 @@ func (x *Hello) Parse(src []byte) error {
 	x.HeartbeatMs = c.u32("heartbeat_ms")
 	x.ClientName = c.str("client_name", MaxNameBytes)
 	x.ClientVersion = c.str("client_version", MaxVersionBytes)
-	return c.finish()
+	err := c.finish()
+	if e := fault.Find(err); e != nil && e.Bits()&fault.BitClosesConnection == 0 {
+		// Without a HELLO_OK there is no connection to go on with.
+		return e.WithBits(e.Bits() | fault.BitClosesConnection)
+	}
+	return err
 }
 
 // maxFrame reads the largest frame a peer takes: 0 or a size in the range.
