@@ -1,0 +1,67 @@
+// Command perflab is the regression laboratory's command. It starts servers
+// and clients as processes, measures them, and holds what it measured against
+// configs/slo.yaml.
+//
+// Exit status: 0 all bounds hold; 1 a bound was missed or the measurement
+// failed.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// command is one subcommand. run parses its own flags.
+type command struct {
+	name, short string
+	run         func(ctx context.Context, args []string) error
+}
+
+// commands is filled in main, not in a variable's initialiser, because usage
+// refers to it.
+var commands []command
+
+func main() {
+	commands = []command{
+		{"kernel", "serve as the calibration kernel (started by the other subcommands)", runKernel},
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := dispatch(ctx, os.Args[1:])
+	stop()
+	switch {
+	case err == nil || errors.Is(err, flag.ErrHelp):
+	default:
+		fmt.Fprintln(os.Stderr, "perflab:", err)
+		os.Exit(1)
+	}
+}
+
+func dispatch(ctx context.Context, args []string) error {
+	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
+		usage(os.Stdout)
+		return nil
+	}
+	for _, c := range commands {
+		if c.name == args[0] {
+			return c.run(ctx, args[1:])
+		}
+	}
+	usage(os.Stderr)
+	return fmt.Errorf("unknown subcommand %q", args[0])
+}
+
+func usage(w io.Writer) {
+	fmt.Fprintln(w, "usage: perflab SUBCOMMAND [flags]; perflab SUBCOMMAND -h tells the flags")
+	for _, c := range commands {
+		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.short)
+	}
+}
+
+// flags returns an empty set that reports its errors instead of exiting.
+func flags(name string) *flag.FlagSet { return flag.NewFlagSet("perflab "+name, flag.ContinueOnError) }

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/loadgen/lean"
+)
+
+// leanCommand is for drivers like perflab: clients that are controlled through
+// standard input and cost as little as possible.
+func leanCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "lean",
+		Short: "Cheapest possible clients, controlled through standard input, for measuring a server",
+	}
+	var target, addr, topic, ack string
+	dial := func() (netip.AddrPort, lean.Target, error) {
+		level, err := message.ParseAckLevel(ack)
+		if err != nil {
+			return netip.AddrPort{}, nil, err
+		}
+		t, err := lean.NewTarget(target, topic, level)
+		if err != nil {
+			return netip.AddrPort{}, nil, err
+		}
+		a, err := netip.ParseAddrPort(addr)
+		if err != nil {
+			return a, nil, fmt.Errorf("--addr: %w", err)
+		}
+		return a, t, nil
+	}
+	f := c.PersistentFlags()
+	f.StringVar(&target, "target", "portask", "portask or kernel (the calibration kernel)")
+	f.StringVar(&addr, "addr", "127.0.0.1:7400", "IPv4 address of the server")
+	f.StringVar(&topic, "topic", "lean", "topic; partition 0 is used")
+	f.StringVar(&ack, "ack", "durable", "accepted or durable")
+
+	var po lean.ProducerOptions
+	produce := &cobra.Command{
+		Use:   "produce",
+		Short: `Send phases: for each line "run 3s" or "run 1000" (batches) one line of JSON`,
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			a, t, err := dial()
+			if err != nil {
+				return err
+			}
+			p, err := lean.DialProducer(a, t, po)
+			if err != nil {
+				return err
+			}
+			defer p.Close()
+			return p.Serve(os.Stdin, os.Stdout)
+		},
+	}
+	produce.Flags().IntVar(&po.BatchMessages, "batch", 64, "messages a batch")
+	produce.Flags().IntVar(&po.MessageBytes, "size", 1024, "bytes of a message's value")
+	produce.Flags().IntVar(&po.WindowBytes, "window", 4<<20, "bytes sent and not yet acknowledged")
+	produce.Flags().IntVar(&po.WriteBytes, "write", 256<<10, "most bytes of one write")
+
+	var ko lean.ConsumerOptions
+	consume := &cobra.Command{
+		Use:   "consume",
+		Short: "Receive and check phases: one line of JSON for each",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			a, t, err := dial()
+			if err != nil {
+				return err
+			}
+			k, err := lean.DialConsumer(a, t, ko)
+			if err != nil {
+				return err
+			}
+			return k.Serve(os.Stdin, os.Stdout)
+		},
+	}
+	consume.Flags().IntVar(&ko.ReadBytes, "read", 1<<20, "bytes of the receive buffer")
+	c.AddCommand(produce, consume)
+	return c
+}
