@@ -93,39 +93,3 @@ func (r *Run) ReadAt(p []byte, off int64) (int, error) {
 	}
 	return n, err
 }
-
-// Cut shortens the run to the whole batches that end at or below the offset
-// below; nothing may be left, then Len, Batches and Mem are empty. It walks
-// through the envelopes, with one small read for each if the run is in a file,
-// so a caller should ask only when End > below: visibility that lags behind the
-// end of the log. The run must be as Read returned it.
-func (r *Run) Cut(below message.Offset, lim *message.Limits) error {
-	if r.End <= below {
-		return nil
-	}
-	var head [message.EnvelopeBytes]byte
-	pos, end, batches := 0, r.First, 0
-	for pos < r.Len {
-		src := head[:]
-		if r.File == nil && r.Len-pos >= len(head) {
-			src = r.Mem[pos : pos+len(head)]
-		} else if _, err := r.ReadAt(src, int64(pos)); err != nil {
-			return fault.New(fault.StorageFailed, "cut run").WithCause(err)
-		}
-		e, err := message.ParseEnvelope(src, lim)
-		if err != nil {
-			return fault.New(fault.Corrupted, "cut run").WithCause(err)
-		}
-		if e.EndOffset() > below {
-			break
-		}
-		pos += e.Bytes()
-		end = e.EndOffset()
-		batches++
-	}
-	r.Len, r.End, r.Batches = pos, end, batches
-	if r.File == nil {
-		r.Mem = r.Mem[:pos]
-	}
-	return nil
-}

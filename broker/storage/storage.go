@@ -117,6 +117,8 @@ type Batch struct {
 	// MaxTime is the highest timestamp of the messages, µs since the Unix
 	// epoch: the producers' clocks, so it may go back from batch to batch.
 	MaxTime int64
+	// Seed is set by Append: the seed that the batch was stamped with.
+	Seed message.Seed
 }
 
 // Replay receives a log's producer state while OpenLog recovers it.
@@ -136,13 +138,12 @@ type LogOptions struct {
 	// SegmentBytes is the size at which the engine starts a new segment; 0 is
 	// the engine's default. A batch larger than this takes a segment alone.
 	SegmentBytes int64
-	// Snapshot appends the partition's producer state to dst. The engine calls
-	// it from Append, when it rolls: at that moment the state must reflect
-	// every batch of earlier Appends plus those before b[i] of this one; a
-	// partition that updates its state ahead of Append may include later
-	// batches of the same call, since they are replayed over it.
-	// Nil means no snapshots: the whole log is replayed.
-	Snapshot func(dst []byte) []byte
+	// Snapshot appends the partition's producer state to dst, as it is after
+	// the batches below `below`, the end of the segment that is being sealed,
+	// and without those at or above it: a state that is ahead of the log would
+	// take a batch that a crash lost for a duplicate. The engine calls it from
+	// Append, when it rolls. Nil means no snapshots: the whole log is replayed.
+	Snapshot func(dst []byte, below message.Offset) []byte
 	// Replay receives the state during OpenLog; nil if nobody asks. An error
 	// it returns ends OpenLog with that error.
 	Replay Replay
@@ -187,10 +188,11 @@ type Log interface {
 	// fault.LevelUnavailable and stays usable.
 	Sync() (durable message.Offset, err error)
 	// Read appends to dst runs of whole batches, in order and without gap
-	// between them, starting with the batch that contains from. The batches
-	// are those of End() at some moment during the call or later. The sum of
-	// their bytes is at most maxBytes, except that the first batch comes
-	// always. From End() nothing is appended.
+	// between them, starting with the batch that contains from and ending at
+	// or before the offset below (the caller's visible end; a batch that
+	// reaches beyond it is left out). The sum of their bytes is at most
+	// maxBytes, except that the first batch comes always. From below or End()
+	// nothing is appended.
 	//
 	// Each run added to dst holds a lease and must be released once. With an
 	// error dst is returned as it came.
@@ -198,7 +200,7 @@ type Log interface {
 	// Errors: fault.OutOfRange with a *RangeError if from is below Start or
 	// above End. Where the batch at from was lost, a *GapError says where the
 	// log goes on; batches before a gap are returned without error.
-	Read(from message.Offset, maxBytes int, dst []Run) ([]Run, error)
+	Read(from, below message.Offset, maxBytes int, dst []Run) ([]Run, error)
 	// Start is the oldest offset that can be read. It only grows.
 	Start() message.Offset
 	// End is the offset that the next message gets.

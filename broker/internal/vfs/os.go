@@ -176,24 +176,6 @@ func (o *osFile) wrap(op string, err error) error {
 	return &fs.PathError{Op: op, Path: o.f.Name(), Err: err}
 }
 
-// writeEach is WritevAt by one WriteAt for each buffer, where there is no
-// pwritev.
-func writeEach(f io.WriterAt, bufs [][]byte, off int64) (int, error) {
-	total := 0
-	for _, b := range bufs {
-		if len(b) == 0 {
-			continue
-		}
-		n, err := f.WriteAt(b, off)
-		total += n
-		off += int64(n)
-		if err != nil {
-			return total, err
-		}
-	}
-	return total, nil
-}
-
 // extend makes f at least size long, without reserving space.
 func extend(f *os.File, size int64) error {
 	st, err := f.Stat()

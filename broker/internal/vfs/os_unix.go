@@ -23,7 +23,13 @@ func syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	err = d.Sync()
+	st, err := d.Stat()
+	if err == nil && !st.IsDir() {
+		err = &os.PathError{Op: "sync", Path: dir, Err: errNotDir}
+	}
+	if err == nil {
+		err = d.Sync()
+	}
 	if cerr := d.Close(); err == nil {
 		err = cerr
 	}
