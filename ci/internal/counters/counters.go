@@ -33,8 +33,10 @@ type Source struct {
 
 // Budgets are the counter objectives of the gate.
 var Budgets = []Source{
-	{"produce-allocs-per-batch", "broker", "./cmd/portask", "BudgetProduce", "allocs/batch"},
-	{"deliver-allocs-per-batch", "broker", "./cmd/portask", "BudgetDeliver", "allocs/batch"},
+	{"produce-allocs-per-batch", "broker", "./cmd/portask", "BudgetProduce/ack=accepted", "allocs/batch"},
+	{"produce-allocs-per-batch", "broker", "./cmd/portask", "BudgetProduce/ack=durable", "allocs/batch"},
+	{"deliver-allocs-per-batch", "broker", "./cmd/portask", "BudgetDeliver/from=tail", "allocs/batch"},
+	{"deliver-allocs-per-batch", "broker", "./cmd/portask", "BudgetDeliver/from=history", "allocs/batch"},
 }
 
 // Value is one count.
@@ -72,7 +74,7 @@ func Measure(ctx context.Context, root string, sources []Source, raw io.Writer) 
 
 func run(ctx context.Context, dir, pkg string, raw io.Writer) (Results, error) {
 	// A fixed number of iterations: counts need no calibration.
-	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkBudget", "-benchtime", "2000x", pkg)
+	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkBudget", "-benchtime", "1000x", pkg)
 	cmd.Dir = dir
 	var out bytes.Buffer
 	cmd.Stdout = io.MultiWriter(&out, raw)
