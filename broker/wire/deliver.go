@@ -136,10 +136,14 @@ func ParseDeliver(src []byte, x *DeliverHead) (batches []byte, err error) {
 		}
 		// A batch has an envelope and at least one offset.
 		switch {
-		case r.First < last || r.End <= r.First:
-			c.fail(violation(c.name, "runs", "offsets do not ascend").WithLimit(int64(r.First), int64(last)))
-		case r.Batches == 0 || int64(r.Batches) > int64(r.End-r.First):
-			c.fail(violation(c.name, "runs", "more batches than offsets, or none").WithLimit(int64(r.Batches), int64(r.End-r.First)))
+		case r.First < last:
+			c.fail(violation(c.name, "runs", "a run begins before the end of the one before").WithLimit(int64(r.First), int64(last)))
+		case r.End <= r.First:
+			c.fail(violation(c.name, "runs", "[%d, %d) is empty", r.First, r.End))
+		case r.Batches == 0:
+			c.fail(violation(c.name, "runs", "a run without a batch"))
+		case int64(r.Batches) > int64(r.End-r.First):
+			c.fail(violation(c.name, "runs", "more batches than offsets").WithLimit(int64(r.Batches), int64(r.End-r.First)))
 		case int64(r.Bytes) < int64(r.Batches)*message.EnvelopeBytes:
 			c.fail(violation(c.name, "runs", "fewer bytes than the envelopes need").WithLimit(int64(r.Bytes), int64(r.Batches)*message.EnvelopeBytes))
 		}
@@ -163,14 +167,18 @@ func (c *cursor) ranges(o Options, dst []Range) []Range {
 		return dst
 	}
 	if len(v) == 0 || len(v)%rangeBytes != 0 {
-		c.fail(violation(c.name, "ranges", "not a whole number of ranges").WithLimit(int64(len(v)), rangeBytes))
+		c.fail(violation(c.name, "ranges", "%d bytes are not whole ranges of %d", len(v), rangeBytes))
 		return dst
 	}
 	last := message.Offset(0)
 	for ; len(v) > 0; v = v[rangeBytes:] {
 		r := Range{First: message.Offset(le.Uint64(v)), End: message.Offset(le.Uint64(v[8:]))}
-		if r.First < last || r.End <= r.First {
-			c.fail(violation(c.name, "ranges", "offsets do not ascend").WithLimit(int64(r.First), int64(last)))
+		switch {
+		case r.First < last:
+			c.fail(violation(c.name, "ranges", "a range begins before the end of the one before").WithLimit(int64(r.First), int64(last)))
+			return dst
+		case r.End <= r.First:
+			c.fail(violation(c.name, "ranges", "[%d, %d) is empty", r.First, r.End))
 			return dst
 		}
 		last = r.End

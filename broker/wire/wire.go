@@ -34,9 +34,9 @@ const (
 	// DefaultMaxFrame bounds a whole frame, its length field included. It takes
 	// a batch of the largest size (4 MiB) with room for a delivery of several.
 	DefaultMaxFrame = 8 << 20
-	// MinMaxFrame is the smallest maximum a peer may announce: METADATA of one
-	// topic with all its partitions fits.
-	MinMaxFrame = 1 << 20
+	// MinMaxFrame is the smallest maximum a peer may announce: the description of
+	// a topic with all its partitions fits, whatever their leaders' names.
+	MinMaxFrame = 2 << 20
 	// MaxMaxFrame is the largest maximum a peer may announce.
 	MaxMaxFrame = 64 << 20
 
