@@ -1,0 +1,444 @@
+package topic
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/portask/portask/broker/fault"
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/partition"
+	"github.com/portask/portask/broker/storage"
+)
+
+// Topic is one topic. Name, ID, CreatedUs and Partitions are immutable.
+type Topic struct {
+	Name       string
+	ID         ulid.ULID
+	CreatedUs  int64
+	Partitions []*partition.Partition
+	config     atomic.Pointer[Config]
+}
+
+// Config returns the settings in force.
+func (t *Topic) Config() Config { return *t.config.Load() }
+
+// Options of a catalogue; Engine, Sink and Committer are needed.
+type Options struct {
+	Engine    storage.Engine
+	Sink      partition.Sink
+	Committer *partition.Committer
+	Defaults  Config
+	Limits    message.Limits
+	Logger    *slog.Logger
+}
+
+// Catalogue holds the topics. Lookups are lock-free; changes are one at a time
+// and write to the disk, so they do not belong on an event loop.
+type Catalogue struct {
+	opts Options
+	view atomic.Pointer[view] // stored under mu
+	mu   sync.Mutex
+}
+
+// view is an immutable picture of the catalogue.
+type view struct {
+	byName map[string]*Topic
+	parts  []*partition.Partition // by Num; nil where a topic was deleted
+	open   int
+	id     ulid.ULID // the cluster's
+	// removing are deleted topics whose logs may still be there. Only what is
+	// named here is ever removed at start: a log the catalogue does not know is
+	// left alone, since the catalogue may be what is wrong.
+	removing []ulid.ULID
+}
+
+const (
+	metaName    = "topics"
+	metaVersion = 1
+)
+
+// stored is the catalogue's blob: JSON, since it is small, changes rarely and is
+// worth reading by eye when something is wrong. The engine checksums it.
+type stored struct {
+	Version int           `json:"version"`
+	Cluster string        `json:"cluster_id"`
+	Topics  []storedTopic `json:"topics"`
+	// Removing are the ids of deleted topics whose logs are not yet known gone.
+	Removing []string `json:"removing,omitempty"`
+}
+
+type storedTopic struct {
+	Name      string `json:"name"`
+	ID        string `json:"id"`
+	CreatedUs int64  `json:"created_us"`
+	Config
+}
+
+// Open loads the catalogue and opens every partition, several at a time. Logs of
+// a topic whose deletion a crash cut short are removed; a log that belongs to no
+// topic is reported and left alone.
+func Open(o Options) (*Catalogue, error) {
+	c := &Catalogue{opts: o}
+	v := &view{byName: map[string]*Topic{}}
+	blob, err := o.Engine.LoadMeta(metaName)
+	var st stored
+	switch {
+	case errors.Is(err, fault.NotFound):
+		st = stored{Version: metaVersion, Cluster: ulid.MustNew(ulid.Now(), rand.Reader).String()}
+		logs, err := o.Engine.ListLogs()
+		if err != nil {
+			return nil, fmt.Errorf("open catalogue: %w", err)
+		}
+		if len(logs) > 0 {
+			return nil, fault.New(fault.Corrupted, "open catalogue").WithField("topics").
+				WithDetail("the engine holds %d logs but no catalogue; nothing was changed", len(logs))
+		}
+	case err != nil:
+		return nil, fmt.Errorf("open catalogue: %w", err)
+	default:
+		if err := json.Unmarshal(blob, &st); err != nil {
+			return nil, fault.New(fault.Corrupted, "open catalogue").WithField("topics").WithCause(err)
+		}
+		if st.Version > metaVersion {
+			return nil, fault.New(fault.NewerFormat, "open catalogue").WithField("version").WithLimit(int64(st.Version), metaVersion)
+		}
+	}
+	if v.id, err = ulid.ParseStrict(st.Cluster); err != nil {
+		return nil, fault.New(fault.Corrupted, "open catalogue").WithField("cluster_id").WithCause(err)
+	}
+	known := map[storage.PartitionID]bool{}
+	var all []*Topic
+	for _, s := range st.Topics {
+		id, err := ulid.ParseStrict(s.ID)
+		if err != nil {
+			return nil, fault.New(fault.Corrupted, "open catalogue").WithField("id").WithDetail("topic %q", s.Name).WithCause(err)
+		}
+		t := &Topic{Name: s.Name, ID: id, CreatedUs: s.CreatedUs}
+		cfg := s.Config
+		t.config.Store(&cfg)
+		all = append(all, t)
+		for i := range cfg.Partitions {
+			known[storage.PartitionID{Topic: id, Index: i}] = true
+		}
+	}
+	removing := map[ulid.ULID]bool{}
+	for _, r := range st.Removing {
+		id, err := ulid.ParseStrict(r)
+		if err != nil {
+			return nil, fault.New(fault.Corrupted, "open catalogue").WithField("removing").WithCause(err)
+		}
+		removing[id] = true
+	}
+	if err := c.finishRemovals(known, removing); err != nil {
+		return nil, err
+	}
+	for _, t := range all {
+		if err := c.openPartitions(t, len(v.parts)); err != nil {
+			c.closeAll(v)
+			return nil, err
+		}
+		v.byName[t.Name] = t
+		v.parts = append(v.parts, t.Partitions...)
+		v.open += len(t.Partitions)
+	}
+	c.view.Store(v)
+	if blob == nil {
+		if err := c.store(v); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+func (c *Catalogue) finishRemovals(known map[storage.PartitionID]bool, removing map[ulid.ULID]bool) error {
+	logs, err := c.opts.Engine.ListLogs()
+	if err != nil {
+		return fmt.Errorf("open catalogue: %w", err)
+	}
+	for _, id := range logs {
+		switch {
+		case known[id]:
+		case removing[id.Topic]:
+			if err := c.opts.Engine.RemoveLog(id); err != nil {
+				return fmt.Errorf("remove log %s of a deleted topic: %w", id, err)
+			}
+		default:
+			c.opts.Logger.Warn("a log belongs to no topic and is left alone", "log", id.String())
+		}
+	}
+	return nil
+}
+
+// openPartitions opens the logs of t, at most eight at once.
+func (c *Catalogue) openPartitions(t *Topic, num int) error {
+	cfg := t.Config()
+	t.Partitions = make([]*partition.Partition, cfg.Partitions)
+	errs := make([]error, cfg.Partitions)
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, 8)
+	for i := range t.Partitions {
+		wg.Add(1)
+		slots <- struct{}{}
+		go func() {
+			defer func() { <-slots; wg.Done() }()
+			t.Partitions[i], errs[i] = partition.Open(c.opts.Engine, partition.Options{
+				ID: storage.PartitionID{Topic: t.ID, Index: uint32(i)}, Topic: t.Name, Num: uint32(num + i),
+				Visibility: cfg.Visibility, Sink: c.opts.Sink, Committer: c.opts.Committer,
+			}, storage.LogOptions{SegmentBytes: cfg.SegmentBytes, Limits: c.opts.Limits})
+		}()
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		for _, p := range t.Partitions {
+			if p != nil {
+				err = errors.Join(err, p.Close(context.Background()))
+			}
+		}
+		return fmt.Errorf("open topic %q: %w", t.Name, err)
+	}
+	return nil
+}
+
+func (c *Catalogue) closeAll(v *view) error {
+	var errs []error
+	for _, p := range v.parts {
+		if p != nil {
+			errs = append(errs, p.Close(context.Background()))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// store writes the picture v to the engine.
+func (c *Catalogue) store(v *view) error {
+	st := stored{Version: metaVersion, Cluster: v.id.String()}
+	for _, t := range v.sorted() {
+		st.Topics = append(st.Topics, storedTopic{Name: t.Name, ID: t.ID.String(), CreatedUs: t.CreatedUs, Config: t.Config()})
+	}
+	for _, id := range v.removing {
+		st.Removing = append(st.Removing, id.String())
+	}
+	blob, err := json.MarshalIndent(&st, "", " ")
+	if err != nil {
+		return fmt.Errorf("store catalogue: %w", err)
+	}
+	if err := c.opts.Engine.StoreMeta(metaName, blob); err != nil {
+		return fmt.Errorf("store catalogue: %w", err)
+	}
+	return nil
+}
+
+func (v *view) sorted() []*Topic {
+	ts := make([]*Topic, 0, len(v.byName))
+	for _, t := range v.byName {
+		ts = append(ts, t)
+	}
+	slices.SortFunc(ts, func(a, b *Topic) int { return strings.Compare(a.Name, b.Name) })
+	return ts
+}
+
+func (v *view) clone() *view {
+	n := &view{byName: make(map[string]*Topic, len(v.byName)+1), parts: slices.Clone(v.parts), open: v.open, id: v.id, removing: slices.Clone(v.removing)}
+	for k, t := range v.byName {
+		n.byName[k] = t
+	}
+	return n
+}
+
+// ClusterID is made when the data directory is.
+func (c *Catalogue) ClusterID() string { return c.view.Load().id.String() }
+
+// Lookup finds a topic by name; fault.NotFound.
+func (c *Catalogue) Lookup(name string) (*Topic, error) {
+	if t := c.view.Load().byName[name]; t != nil {
+		return t, nil
+	}
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	return nil, fault.New(fault.NotFound, "look up topic").WithField("topic").WithDetail("topic %q does not exist", name)
+}
+
+// Partition finds a partition of a topic.
+func (t *Topic) Partition(index uint32) (*partition.Partition, error) {
+	if index >= uint32(len(t.Partitions)) {
+		return nil, fault.New(fault.NotFound, "look up partition").WithField("partition").
+			WithDetail("topic %q has partitions 0 to %d", t.Name, len(t.Partitions)-1).WithLimit(int64(index), int64(len(t.Partitions)-1))
+	}
+	return t.Partitions[index], nil
+}
+
+// List returns all topics in order of their names.
+func (c *Catalogue) List() []*Topic { return c.view.Load().sorted() }
+
+// ByNum returns the partition with the dense number, or nil.
+func (c *Catalogue) ByNum(n uint32) *partition.Partition {
+	if parts := c.view.Load().parts; int(n) < len(parts) {
+		return parts[n]
+	}
+	return nil
+}
+
+// Nums is the exclusive end of the dense numbers given out.
+func (c *Catalogue) Nums() int { return len(c.view.Load().parts) }
+
+// Create makes a topic; on return it survives a crash.
+func (c *Catalogue) Create(name string, cfg Config) (*Topic, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	cfg, err := cfg.complete(c.opts.Defaults, c.opts.Engine)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := c.view.Load()
+	if v.byName[name] != nil {
+		return nil, fault.New(fault.Exists, "create topic").WithField("topic").WithDetail("topic %q exists", name)
+	}
+	if len(v.byName) >= TopicsMax {
+		return nil, fault.New(fault.ResourceExhausted, "create topic").WithField("topics").WithLimit(int64(len(v.byName)+1), TopicsMax)
+	}
+	if v.open+int(cfg.Partitions) > AllPartitionsMax {
+		return nil, fault.New(fault.ResourceExhausted, "create topic").WithField("partitions").
+			WithDetail("all topics together").WithLimit(int64(v.open)+int64(cfg.Partitions), AllPartitionsMax)
+	}
+	id, err := ulid.New(ulid.Now(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("create topic: %w", err)
+	}
+	t := &Topic{Name: name, ID: id, CreatedUs: time.Now().UnixMicro()}
+	t.config.Store(&cfg)
+	if err := c.openPartitions(t, len(v.parts)); err != nil {
+		return nil, err
+	}
+	n := v.clone()
+	n.byName[name] = t
+	n.parts = append(n.parts, t.Partitions...)
+	n.open += len(t.Partitions)
+	if err := c.store(n); err != nil {
+		return nil, errors.Join(err, c.discard(t))
+	}
+	c.view.Store(n)
+	return t, nil
+}
+
+// discard closes and removes the logs of a topic that is not in the catalogue.
+func (c *Catalogue) discard(t *Topic) error {
+	var errs []error
+	for i, p := range t.Partitions {
+		errs = append(errs, p.Close(context.Background()))
+		errs = append(errs, c.opts.Engine.RemoveLog(storage.PartitionID{Topic: t.ID, Index: uint32(i)}))
+	}
+	return errors.Join(errs...)
+}
+
+// Change names the settings that Alter sets; nil keeps one.
+type Change struct {
+	RetentionMs, RetentionBytes, SegmentBytes *int64
+}
+
+// Alter changes settings of a topic. Its partitions and its visibility are for
+// life: the one decides where keys go, the other what readers were promised. A
+// new segment size holds from the next open.
+func (c *Catalogue) Alter(name string, ch Change) (*Topic, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t, err := c.Lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	old := t.Config()
+	cfg := old
+	for _, f := range []struct{ dst, src *int64 }{{&cfg.RetentionMs, ch.RetentionMs}, {&cfg.RetentionBytes, ch.RetentionBytes}, {&cfg.SegmentBytes, ch.SegmentBytes}} {
+		if f.src != nil {
+			*f.dst = *f.src
+		}
+	}
+	if cfg, err = cfg.complete(c.opts.Defaults, c.opts.Engine); err != nil {
+		return nil, err
+	}
+	t.config.Store(&cfg)
+	if err := c.store(c.view.Load()); err != nil {
+		t.config.Store(&old)
+		return nil, err
+	}
+	return t, nil
+}
+
+// Delete removes a topic: first from the catalogue, then its logs, so that a
+// crash in between leaves stray logs, which the next Open removes. gone is
+// called when the topic can no longer be found and before its logs go.
+func (c *Catalogue) Delete(name string, gone func(*Topic)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t, err := c.Lookup(name)
+	if err != nil {
+		return err
+	}
+	v := c.view.Load()
+	n := v.clone()
+	delete(n.byName, name)
+	for _, p := range t.Partitions {
+		n.parts[p.Num()] = nil
+	}
+	n.open -= len(t.Partitions)
+	n.removing = append(n.removing, t.ID)
+	if err := c.store(n); err != nil {
+		return err
+	}
+	c.view.Store(n)
+	for _, p := range t.Partitions {
+		if err := p.Quiesce(context.Background()); err != nil {
+			return err
+		}
+	}
+	gone(t)
+	if err := c.discard(t); err != nil {
+		return err
+	}
+	n = n.clone()
+	n.removing = slices.DeleteFunc(n.removing, func(id ulid.ULID) bool { return id == t.ID })
+	c.view.Store(n)
+	return c.store(n)
+}
+
+// Retain applies every topic's retention.
+func (c *Catalogue) Retain(now time.Time) error {
+	var errs []error
+	for _, t := range c.List() {
+		cfg := t.Config()
+		r := cfg.Retention()
+		if r.MaxAge <= 0 && r.MaxBytes <= 0 {
+			continue
+		}
+		for _, p := range t.Partitions {
+			if p.Closed() {
+				continue
+			}
+			if _, err := p.Retain(r, now); err != nil {
+				errs = append(errs, fmt.Errorf("retain %s/%d: %w", t.Name, p.Index(), err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Close closes every partition.
+func (c *Catalogue) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closeAll(c.view.Load())
+}

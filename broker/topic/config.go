@@ -1,0 +1,107 @@
+// Package topic is the catalogue of a broker's topics: names, ids, settings and
+// the partitions behind them. It is kept as one small blob in the engine's
+// metadata, replaced atomically at each change, and it opens, closes and
+// removes the partitions' logs. It leaves order and visibility to package
+// partition and bytes to the engine.
+package topic
+
+import (
+	"time"
+
+	"github.com/portask/portask/broker/fault"
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/storage"
+)
+
+// Limits of the catalogue.
+const (
+	NameMax       = 249
+	PartitionsMax = 4096   // of one topic
+	TopicsMax     = 10_000 // of one broker
+	// AllPartitionsMax bounds the open logs of a broker: each holds a
+	// descriptor, and a sync serves one partition only.
+	AllPartitionsMax = 16_384
+	SegmentBytesMin  = 16 << 10
+	SegmentBytesMax  = 1 << 30
+)
+
+// Unlimited is the retention that keeps everything.
+const Unlimited = -1
+
+// Config are the settings of one topic. Zero fields mean the broker's default;
+// Unlimited (-1) lifts a retention.
+type Config struct {
+	Partitions     uint32           `json:"partitions"`
+	Visibility     message.AckLevel `json:"visibility"`
+	RetentionMs    int64            `json:"retention_ms"`
+	RetentionBytes int64            `json:"retention_bytes"` // of one partition
+	SegmentBytes   int64            `json:"segment_bytes"`
+}
+
+// Retention is the engine's form of the settings.
+func (c *Config) Retention() storage.Retention {
+	return storage.Retention{MaxAge: time.Duration(max(c.RetentionMs, 0)) * time.Millisecond, MaxBytes: max(c.RetentionBytes, 0)}
+}
+
+// CheckName accepts 1 to 249 of [a-zA-Z0-9._-], except "." and "..".
+func CheckName(name string) error {
+	bad := func(format string, args ...any) error {
+		return fault.New(fault.Invalid, "check topic name").WithField("topic").WithDetail(format, args...)
+	}
+	if name == "" {
+		return bad("the name is empty")
+	}
+	if len(name) > NameMax {
+		return fault.New(fault.TooLarge, "check topic name").WithField("topic").WithDetail("the name is too long").WithLimit(int64(len(name)), NameMax)
+	}
+	if name == "." || name == ".." {
+		return bad("%q is reserved", name)
+	}
+	for i := range len(name) {
+		c := name[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '_' && c != '-' {
+			return bad("%q has %q at byte %d; allowed are letters, digits, '.', '_' and '-'", name, c, i)
+		}
+	}
+	return nil
+}
+
+// complete fills the defaults in and checks the result against what the engine
+// can give.
+func (c Config) complete(d Config, eng storage.Engine) (Config, error) {
+	bad := func(field, format string, args ...any) error {
+		return fault.New(fault.Invalid, "check topic settings").WithField(field).WithDetail(format, args...)
+	}
+	if c.Partitions == 0 {
+		c.Partitions = d.Partitions
+	}
+	if c.Partitions > PartitionsMax {
+		return c, fault.New(fault.TooLarge, "check topic settings").WithField("partitions").WithLimit(int64(c.Partitions), PartitionsMax)
+	}
+	if c.Visibility == message.AckNone {
+		c.Visibility = eng.Levels().Strongest()
+	}
+	if !eng.Levels().Has(c.Visibility) {
+		return c, fault.New(fault.LevelUnavailable, "check topic settings").WithField("visibility").
+			WithDetail("engine %s gives %s, not %s", eng.Name(), eng.Levels(), c.Visibility)
+	}
+	for _, f := range []struct {
+		name string
+		v    *int64
+		d    int64
+	}{{"retention_ms", &c.RetentionMs, d.RetentionMs}, {"retention_bytes", &c.RetentionBytes, d.RetentionBytes}} {
+		if *f.v == 0 {
+			*f.v = f.d
+		}
+		if *f.v < Unlimited {
+			return c, bad(f.name, "%d is neither positive nor -1 (unlimited)", *f.v)
+		}
+	}
+	if c.SegmentBytes == 0 {
+		c.SegmentBytes = d.SegmentBytes
+	}
+	if c.SegmentBytes < SegmentBytesMin || c.SegmentBytes > SegmentBytesMax {
+		return c, bad("segment_bytes", "%d is outside [%d, %d]", c.SegmentBytes, SegmentBytesMin, SegmentBytesMax)
+	}
+	return c, nil
+}
