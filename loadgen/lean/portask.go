@@ -35,8 +35,8 @@ const (
 	deliverBytes = 256 << 10
 )
 
-// request sends one request and returns the payload of its answer, and the
-// handle in its header.
+// request sends one request and parses its answer into ok; handle is the one in
+// the answer's header.
 func (t *portaskTarget) request(c *conn, op wire.Opcode, req wire.Payload, ok wire.Payload) (handle uint32, err error) {
 	t.corr++
 	var out []byte
@@ -46,6 +46,12 @@ func (t *portaskTarget) request(c *conn, op wire.Opcode, req wire.Payload, ok wi
 	if err := c.write(wire.AppendFrame(out, wire.Header{Opcode: op, Correlation: t.corr}, req)); err != nil {
 		return 0, err
 	}
+	return readAnswer(c, op, t.corr, ok)
+}
+
+// readAnswer reads one whole frame, which must answer the request op of that
+// correlation, and parses its payload into ok.
+func readAnswer(c *conn, op wire.Opcode, corr uint32, ok wire.Payload) (handle uint32, err error) {
 	frame := make([]byte, wire.HeaderBytes)
 	if err := c.readFull(frame); err != nil {
 		return 0, fmt.Errorf("%v: %w", op, errClosed(err))
@@ -61,7 +67,7 @@ func (t *portaskTarget) request(c *conn, op wire.Opcode, req wire.Payload, ok wi
 	if h.Opcode == wire.OpError.Response() {
 		return 0, fmt.Errorf("%v: %w", op, parseError(payload))
 	}
-	if h.Opcode != op.Response() || h.Correlation != t.corr {
+	if h.Opcode != op.Response() || h.Correlation != corr {
 		return 0, fmt.Errorf("%v: answered by %v of request %d", op, h.Opcode, h.Correlation)
 	}
 	return h.Handle, ok.Parse(payload)

@@ -23,12 +23,19 @@ type command struct {
 	run         func(ctx context.Context, args []string) error
 }
 
+// version is set by the linker.
+var version = "unknown"
+
 // commands is filled in main, not in a variable's initialiser, because usage
 // refers to it.
 var commands []command
 
 func main() {
 	commands = []command{
+		{"counters", "allocations per batch, counted by the broker's benchmarks", runCounters},
+		{"ratios", "throughput, CPU and system calls beside the calibration kernel's", runRatios},
+		{"conns", "memory of idle subscribed connections", runConns},
+		{"start", "time to start on existing data", runStart},
 		{"kernel", "serve as the calibration kernel (started by the other subcommands)", runKernel},
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -4,12 +4,15 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/loadgen/lean"
 )
+
+func init() { platformCommands = append(platformCommands, leanCommand) }
 
 // leanCommand is for drivers like perflab: clients that are controlled through
 // standard input and cost as little as possible.
@@ -81,6 +84,34 @@ func leanCommand() *cobra.Command {
 		},
 	}
 	consume.Flags().IntVar(&ko.ReadBytes, "read", 1<<20, "bytes of the receive buffer")
-	c.AddCommand(produce, consume)
+
+	hold := &cobra.Command{
+		Use:   "hold",
+		Short: `Hold idle subscribed connections: for each line "hold 5000" that many, in all`,
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			a, _, err := dial()
+			if err != nil {
+				return err
+			}
+			h := lean.NewHolder(a, topic)
+			defer h.Close()
+			return h.Serve(os.Stdin, os.Stdout)
+		},
+	}
+
+	var addrFile string
+	var timeout time.Duration
+	answer := &cobra.Command{
+		Use:   "first-answer",
+		Short: "Wait for a starting broker and ask it for the topic's metadata",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return lean.FirstAnswer(addrFile, topic, timeout, os.Stdout)
+		},
+	}
+	answer.Flags().StringVar(&addrFile, "addr-file", "", "file to which the broker writes its address")
+	answer.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for it")
+	c.AddCommand(produce, consume, hold, answer)
 	return c
 }

@@ -20,6 +20,9 @@ import (
 // version is set by the linker.
 var version = "unknown"
 
+// platformCommands are those that exist on this operating system only.
+var platformCommands []func() *cobra.Command
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := root().ExecuteContext(ctx)
@@ -38,6 +41,8 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(leanCommand())
+	for _, f := range platformCommands {
+		c.AddCommand(f())
+	}
 	return c
 }
