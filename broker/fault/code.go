@@ -190,12 +190,12 @@ var table = [...]Info{
 
 	Unauthorized: {Name: "unauthorized", Category: CategorySecurity, Text: "the connection has no identity that may do this"},
 
-	Fenced:            {Name: "fenced", Category: CategoryMessage, ClosesHandle: true, Text: "a newer producer or owner with a higher epoch took over"},
-	OutOfSequence:     {Name: "out-of-sequence", Category: CategoryMessage, ClosesHandle: true, Text: "a batch of an idempotent producer leaves a gap in its sequence; batches before it were lost or overtaken"},
+	Fenced:            {Name: "fenced", Category: CategoryMessage, Text: "a newer producer or owner with a higher epoch took over; nothing sent in the old epoch is stored any more"},
+	OutOfSequence:     {Name: "out-of-sequence", Category: CategoryMessage, Text: "a batch of an idempotent producer leaves a gap in its sequence: one before it failed and must be sent again first, or was lost"},
 	DuplicateSequence: {Name: "duplicate-sequence", Category: CategoryMessage, Text: "the batch was stored before, too long ago to know its offset; it must not be sent again"},
 	LevelUnavailable:  {Name: "level-unavailable", Category: CategoryConfiguration, Text: "the topic's engine cannot give this ack level or visibility; the setting to change is named"},
 
-	StorageFailed: {Name: "storage-failed", Category: CategoryStorage, RetryElsewhere: true, ClosesHandle: true, Text: "a write or sync failed and the partition takes no more batches until it is reopened; see the broker's log and the device"},
+	StorageFailed: {Name: "storage-failed", Category: CategoryStorage, RetryElsewhere: true, Text: "a write or sync failed and the partition takes no more batches until it is reopened; see the broker's log and the device"},
 	StorageFull:   {Name: "storage-full", Category: CategoryStorage, Retryable: true, Text: "the disk is low on space: producing stops, consuming goes on; free space or lower the retention"},
 	Locked:        {Name: "locked", Category: CategoryStorage, Text: "the data directory is in use by another process"},
 	NewerFormat:   {Name: "newer-format", Category: CategoryStorage, Text: "the data was written by a newer version; use that version or a newer one"},

@@ -146,8 +146,8 @@ type Fetch struct {
 	Partition uint32
 	Offset    message.Offset
 	MaxBytes  uint32 // of batches unless the first is larger; 0 = the broker's choice
-	MinBytes  uint32 // wait until so many are readable,
-	MaxWaitMs uint32 // but no longer than this
+	MinBytes  uint32 // 0 = answer at once; else wait for batches. The broker may answer with fewer bytes.
+	MaxWaitMs uint32 // how long to wait at most; the broker may wait less
 }
 
 // Append implements Payload.

@@ -23,9 +23,10 @@ const lengthBytes = 4 // the length field itself, which length does not count
 const (
 	// FlagMore: another frame of the same answer follows (METADATA_OK only).
 	FlagMore uint8 = 1 << iota
-	// FlagTrace: kept for a trace context among the options; version 1 ignores it.
+	// FlagTrace: kept for a trace context among the options; ignored in version 1.
 	FlagTrace
-	// FlagNoReply: the sender wants no answer but an ERROR.
+	// FlagNoReply: kept for requests that want no answer but an ERROR; ignored in
+	// version 1, where the ack level of a producer says it.
 	FlagNoReply
 
 	flagsKnown = FlagMore | FlagTrace | FlagNoReply
@@ -89,6 +90,17 @@ func ParseHeader(src []byte, maxFrame int) (Header, error) {
 		return Header{}, violation("frame header", "api_version", "versions begin at 1")
 	}
 	return h, nil
+}
+
+// CheckVersion reports whether h's payload is in a version that this package
+// reads. The error is fault.VersionUnsupported for this request only: the
+// connection goes on.
+func (h Header) CheckVersion() error {
+	if h.Version == 1 {
+		return nil
+	}
+	return fault.New(fault.VersionUnsupported, "parse "+h.Opcode.String()).WithField("api_version").
+		WithDetail("version 1 of this opcode is the only one").WithLimit(int64(h.Version), 1).WithBits(0)
 }
 
 // AppendHeader appends h as it is: h.Length must be right.

@@ -199,6 +199,14 @@ func TestGoldenHeaders(t *testing.T) {
 	if back, err := ParseHeader(b, DefaultMaxFrame); err != nil || back != h {
 		t.Errorf("%+v, %v", back, err)
 	}
+	err := h.CheckVersion()
+	if fault.CodeOf(err) != fault.VersionUnsupported || fault.InfoOf(err).ClosesConnection {
+		t.Errorf("version 2 of FETCH: %v", err)
+	}
+	h.Version = 1
+	if err := h.CheckVersion(); err != nil {
+		t.Error(err)
+	}
 	for _, bad := range []struct {
 		what string
 		code fault.Code

@@ -227,8 +227,8 @@ func (x *ProduceOK) Parse(src []byte) error {
 	return c.end()
 }
 
-// CloseProducer closes the handle in the header. Its payload is empty, and so is
-// that of its answer, which comes after those of all produces on the handle.
+// CloseProducer closes the handle in the header. Produces in flight are stored
+// but no longer answered. Its payload is empty, and so is that of its answer.
 type CloseProducer struct{}
 
 // Append implements Payload.

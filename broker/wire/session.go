@@ -205,7 +205,7 @@ func (x *GoAway) Parse(src []byte) error {
 }
 
 // Empty is the payload of an answer that says no more than that the request was
-// carried out.
+// carried out, and the layout of requests that say it all by their header.
 //
 //	┌─────────┐
 //	│ options │
@@ -223,8 +223,9 @@ func parseEmpty(name string, src []byte) error {
 	return c.finish()
 }
 
-// Close says that the client sends nothing more: the broker answers what is in
-// flight, then Close, and closes the connection. Its payload is empty.
+// Close says that the client sends nothing more: the broker answers it and closes
+// the connection. A client that wants its answers waits for them before. The
+// payload is empty.
 type Close struct{}
 
 // Append implements Payload.

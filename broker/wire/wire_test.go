@@ -317,7 +317,7 @@ func TestErrorFromAndBack(t *testing.T) {
 		WithLimit(7, 5).WithRetryAfter(1500*time.Microsecond).WithCause(cause))
 	x := FromError(in, OpProduce)
 	want := Error{
-		Code: fault.StorageFailed, Category: fault.CategoryStorage, Bits: fault.BitRetryElsewhere | fault.BitClosesHandle, RetryAfterMs: 2,
+		Code: fault.StorageFailed, Category: fault.CategoryStorage, Bits: fault.BitRetryElsewhere, RetryAfterMs: 2,
 		Opcode: OpProduce, Op: "orders: produce", Message: "fenced", Field: "log", Limit: 5, Value: 7, HasLimit: true,
 		Chain: []ChainItem{{fault.StorageFull, "append: disk: 2% left"}, {fault.None, "short write"}},
 	}
@@ -338,7 +338,7 @@ func TestErrorFromAndBack(t *testing.T) {
 		}
 	}
 	info := fault.InfoOf(err)
-	if info.Retryable || !info.RetryElsewhere || !info.ClosesHandle || info.ClosesConnection || fault.RetryAfter(err) != 2*time.Millisecond {
+	if info.Retryable || !info.RetryElsewhere || info.ClosesHandle || info.ClosesConnection || fault.RetryAfter(err) != 2*time.Millisecond {
 		t.Errorf("%+v", info)
 	}
 }
