@@ -1,0 +1,217 @@
+package evloop
+
+import "github.com/portask/portask/broker/mempool"
+
+// grownBytes is the chunk for a unit of which have bytes arrived: at most
+// doubled, from 4 KiB on quadrupled, and no more than the unit needs. A peer
+// that declares much and sends little costs by what it sends.
+func grownBytes(have, need int) int {
+	n := 2 * have
+	if have >= 4<<10 {
+		n = 4 * have
+	}
+	if need > 0 {
+		n = min(n, need)
+	}
+	return max(n, have)
+}
+
+// borrow puts the receive chunk's [start, end) aside for the connection, which
+// has nothing borrowed. If the pool is exhausted, the bytes stay where they are
+// and the connection takes over the receive chunk; reading stops until the pool
+// lends another.
+func (l *Loop) borrow(c Conn, r *record, start, end int) {
+	have := l.recv.B[start:end:end]
+	b := inBuf{need: l.sizeOf(c, r, have)}
+	if r.state != stOpen {
+		return
+	}
+	size := len(have)
+	if !l.tight {
+		size = grownBytes(size, b.need)
+	}
+	if b.ch = l.o.Pool.Get(size); b.ch != nil {
+		b.end = copy(b.ch.B, have)
+		l.recvPos = start // not handed out: free again
+	} else {
+		b.ch, b.off, b.end = l.recv, start, end
+		l.recv, l.recvPos = nil, 0
+	}
+	i := uint32(len(l.ins))
+	if k := len(l.insFree); k > 0 {
+		i = l.insFree[k-1]
+		l.insFree = l.insFree[:k-1]
+		l.ins[i] = b
+	} else {
+		l.ins = append(l.ins, b)
+	}
+	r.in = i + 1
+	l.inBytes += len(b.ch.B)
+}
+
+// grow moves the borrowed bytes to a larger chunk. It reports false, and
+// changes nothing, if the pool has none.
+func (l *Loop) grow(c Conn, r *record) bool {
+	b := &l.ins[r.in-1]
+	have := b.ch.B[b.off:b.end]
+	ch := l.o.Pool.Get(grownBytes(len(have), b.need))
+	if ch == nil {
+		return false
+	}
+	n := copy(ch.B, have)
+	l.inBytes += len(ch.B) - len(b.ch.B)
+	finishChunk(l.o.Pool, b.ch)
+	b.ch, b.off, b.end = ch, 0, n
+	return true
+}
+
+// appendBorrowed puts the receive chunk's [start, end) behind the borrowed
+// bytes, which do not make a unit after all.
+func (l *Loop) appendBorrowed(c Conn, r *record, start, end int) bool {
+	b := &l.ins[r.in-1]
+	more := l.recv.B[start:end]
+	if len(b.ch.B)-b.end < len(more) {
+		ch := l.o.Pool.Get(b.end - b.off + len(more))
+		if ch == nil {
+			l.close(c, r, ErrMemory)
+			return false
+		}
+		n := copy(ch.B, b.ch.B[b.off:b.end])
+		l.inBytes += len(ch.B) - len(b.ch.B)
+		finishChunk(l.o.Pool, b.ch)
+		b.ch, b.off, b.end = ch, 0, n
+	}
+	b.end += copy(b.ch.B[b.end:], more)
+	l.recvPos = start
+	return l.goesOn(r)
+}
+
+// dropBorrowed gives the borrowed chunk back.
+func (l *Loop) dropBorrowed(c Conn, r *record) {
+	b := &l.ins[r.in-1]
+	l.inBytes -= len(b.ch.B)
+	finishChunk(l.o.Pool, b.ch)
+	*b = inBuf{}
+	l.insFree = append(l.insFree, r.in-1)
+	r.in = 0
+	l.inFreed = true
+}
+
+// finishChunk gives up our reference; a chunk that others refer to weakly stays
+// readable for a while.
+func finishChunk(p *mempool.Pool, ch *mempool.Chunk) {
+	if ch.Weak() {
+		p.Retire(ch)
+	} else {
+		ch.Release()
+	}
+}
+
+// overBudget reports that the loop's borrowed input is at its limit and c is
+// not the one that may exceed it. The first to ask becomes that one, so that a
+// budget full of incomplete units cannot stand still: it keeps the right until
+// its unit is whole, or PartialTimeout ends it.
+func (l *Loop) overBudget(c Conn) bool {
+	if l.inBytes < l.o.InBudgetBytes || l.inOver == c {
+		return false
+	}
+	if l.inOver == (Conn{}) || l.slab.get(l.inOver) == nil {
+		l.inOver = c
+		return false
+	}
+	return true
+}
+
+// starve leaves the connection unread until memory comes back: its data waits
+// in the kernel, and the peer's sending stops. Always false.
+func (l *Loop) starve(c Conn, r *record) bool {
+	if r.flags&fStarved == 0 {
+		r.flags |= fStarved
+		l.starved = append(l.starved, c)
+		l.n.v[kStarved]++
+	}
+	return false
+}
+
+// retriesPerTurn bounds how many starved connections are tried at once.
+const retriesPerTurn = 64
+
+// retryStarved puts starved connections back in the run queue, the longest
+// waiting first: on ticks, and when borrowed input was given back.
+func (l *Loop) retryStarved() {
+	n := min(len(l.starved), retriesPerTurn)
+	for _, c := range l.starved[:n] {
+		if r := l.slab.get(c); r != nil {
+			r.flags &^= fStarved
+			if r.state == stOpen && r.flags&fPaused == 0 {
+				l.enqueue(c, r)
+			} else {
+				r.flags |= fReadable
+			}
+		}
+	}
+	rest := copy(l.starved, l.starved[n:])
+	l.starved = l.starved[:rest]
+	l.inFreed = false
+}
+
+// ensureRecv provides a receive chunk with room for a read behind have bytes,
+// for the whole unit if need is known and reasonable. Nothing that was not
+// handed out may lie in the chunk. It reports false if the pool is exhausted.
+func (l *Loop) ensureRecv(have, need int) bool {
+	want := max(l.recvSize/4, have+4<<10, min(need, l.recvSize/2))
+	if l.recv != nil {
+		if l.recv.Sole() {
+			l.recvPos = 0 // nobody keeps what was handed out
+		}
+		rightSize := l.recvPos > 0 || len(l.recv.B) == l.recvSize
+		if rightSize && len(l.recv.B)-l.recvPos >= want {
+			return true
+		}
+		l.dropRecv()
+	}
+	size := max(l.recvSize, want)
+	l.recv = l.o.Pool.Get(size)
+	if l.recv == nil && size > minRecv {
+		l.recv = l.o.Pool.Get(max(minRecv, want)) // better slowly than not at all
+		if l.recv != nil {
+			l.recvSize = len(l.recv.B)
+			return true
+		}
+	}
+	if l.recv == nil {
+		return false
+	}
+	l.recvSize = len(l.recv.B)
+	return true
+}
+
+// minRecv is the receive chunk when the pool is nearly exhausted.
+const minRecv = 64 << 10
+
+// dropRecv gives the receive chunk up.
+func (l *Loop) dropRecv() {
+	if l.recv != nil {
+		finishChunk(l.o.Pool, l.recv)
+		l.recv, l.recvPos = nil, 0
+	}
+}
+
+// noteFill lets the receive chunk grow while reads fill it and shrink when they
+// have not for a while.
+func (l *Loop) noteFill(n, room int) {
+	switch {
+	case n == room && room >= l.recvSize/2:
+		l.recvLow = 0
+		l.recvSize = min(2*l.recvSize, mempool.ClassBytes(l.o.ReadMaxBytes))
+	case l.recvSize != mempool.ClassBytes(l.o.ReadBytes):
+		if l.recvLow++; l.recvLow >= shrinkAfter {
+			l.recvLow = 0
+			if base := mempool.ClassBytes(l.o.ReadBytes); l.recvSize > base {
+				l.recvSize /= 2
+			} else {
+				l.recvSize = base
+			}
+		}
+	}
+}
