@@ -72,6 +72,7 @@ bench: ## every Go benchmark, in the Go benchmark format
 
 .PHONY: gate
 gate: build ## counter budgets and ratios to the calibration kernel, against configs/slo.yaml
+	@.ci/need strace strace
 	@$(STAGE) 'counters' bin/perflab counters
 	@$(STAGE) 'ratios' bin/perflab ratios
 	@$(STAGE) 'idle connections' bin/perflab conns
