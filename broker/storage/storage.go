@@ -106,9 +106,10 @@ func (l Levels) String() string {
 // Batch is one validated batch on its way into a log, with what the partition
 // knows about it, so that the engine need not parse it.
 type Batch struct {
-	// Bytes is the whole batch. The caller keeps the memory: the engine may
-	// patch bytes 8 to 36 (message.Stamp, with the seed of its choice) during
-	// Append and must not refer to Bytes afterwards.
+	// Bytes is the whole batch. Append stamps it (message.Stamp with the
+	// fields below and Seed), so that after success these bytes are exactly
+	// those stored. The memory stays the caller's: the engine does not refer
+	// to it after Append.
 	Bytes []byte
 	Base  message.Offset // offset of the first message
 	End   message.Offset // one past the last
@@ -117,7 +118,8 @@ type Batch struct {
 	// MaxTime is the highest timestamp of the messages, µs since the Unix
 	// epoch: the producers' clocks, so it may go back from batch to batch.
 	MaxTime int64
-	// Seed is set by Append: the seed that the batch was stamped with.
+	// Seed is set by Append: the seed that the batch was stamped with, of its
+	// engine's choice.
 	Seed message.Seed
 }
 
@@ -154,9 +156,10 @@ type LogOptions struct {
 
 // Log is the log of one partition.
 //
-// Offsets: Start <= Durable <= End. [Start, End) can be read, minus what was
-// lost to corruption. A log never assigns an offset twice, also not after a
-// restart: what was read at `durable`, or before a clean Close, stays.
+// Offsets: [Start, End) can be read, minus what was lost to corruption. An
+// offset is assigned once. Only what was appended and not yet durable can be
+// lost, all of it from some batch on, by a crash that the level reached does not
+// survive; its offsets are then assigned again, under a higher Epoch.
 //
 // After Close every method but Start, End, Durable, Epoch, Stats and Close
 // fails with fault.Closed. Runs read earlier stay valid until released.
@@ -205,14 +208,15 @@ type Log interface {
 	Start() message.Offset
 	// End is the offset that the next message gets.
 	End() message.Offset
-	// Durable is the end of what survives power loss: never above End. For an
-	// engine without `durable` it is what OpenLog found, usually 0.
+	// Durable is the end of what survives power loss: never above End, and it
+	// never goes back. For an engine without `durable` it is 0.
 	Durable() message.Offset
 	// OffsetForTime returns the base offset of the first batch whose MaxTime
 	// is at or after us (µs since the Unix epoch); End if there is none.
 	OffsetForTime(us int64) (message.Offset, error)
 	// Retain removes the oldest whole sealed segments while they break p and
-	// lie below the offset below, and returns the bytes given back. now is
+	// lie below the offset below, and returns the bytes of their batches. The
+	// producer state that only they hold is not lost: Replay gets it. now is
 	// µs since the Unix epoch. A segment has expired when the append time of
 	// its last batch is older than p.MaxAge, so nothing unexpired is removed.
 	// Runs read earlier stay intact until they are released.
@@ -261,8 +265,8 @@ type LogStats struct {
 type EngineStats struct {
 	Logs          int    // (now) open logs
 	Bytes         int64  // (now) bytes of batches held in open logs
-	HeldBytes     int64  // (now) bytes removed from logs but still under leases
-	LimitBytes    int64  // the bound on Bytes plus HeldBytes, 0 = none but the device
+	HeldBytes     int64  // (now) bytes taken by what left the logs but is still under leases
+	LimitBytes    int64  // the engine's own bound on the memory or space it takes, 0 = none
 	SpareSegments int    // (now) segments ready for use
 	Recycled      uint64 // segments reused instead of created
 	MetaWrites    uint64 // successful StoreMeta calls
