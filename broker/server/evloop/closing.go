@@ -83,9 +83,8 @@ func (l *Loop) reap() {
 		}
 		l.n.v[kClosed]++
 		if r.flags&fFlushed != 0 && r.flags&fEOF == 0 && !l.stopping {
-			if l.linger(c, r) {
-				continue
-			}
+			l.linger(c, r)
+			continue
 		}
 		l.free(c, r)
 	}
@@ -94,47 +93,47 @@ func (l *Loop) reap() {
 
 // free closes the descriptor and frees the slot.
 func (l *Loop) free(c Conn, r *record) {
-	l.io.closeSocket(r.fd)
+	l.io.closeSocket(r.fd, r.flags&fFlushed != 0 && !l.stopping)
 	l.slab.put(c, r)
 	l.conns.Add(-1)
 }
 
-// linger waits for the peer's end after ours was announced.
-func (l *Loop) linger(c Conn, r *record) bool {
+// linger announces our end and waits for the peer's.
+func (l *Loop) linger(c Conn, r *record) {
 	if l.io.shutdown(r.fd) != nil {
-		return false
+		l.free(c, r)
+		return
 	}
 	r.state = stLinger
 	r.user[0] = 0 // bytes discarded, from here on
 	l.markTimed()
-	return !l.discard(c, r)
+	l.discard(c, r)
 }
 
 // discard reads and forgets what the peer of a lingering connection still
-// sends. It frees the connection, and reports that, at the peer's end.
-func (l *Loop) discard(c Conn, r *record) bool {
+// sends, and frees it at the peer's end.
+func (l *Loop) discard(c Conn, r *record) {
 	for range readsPerTurn {
 		if !l.ensureRecv(0, 0) {
-			break
+			return // the timeout ends it
 		}
 		room := l.recv.B[l.recvPos:]
 		n, err := l.io.read(r.fd, room, nil)
 		l.n.v[kReads]++
 		if err == errAgain {
-			return false
+			return
 		}
 		r.user[0] += uint32(n)
 		if err != nil || n == 0 || r.user[0] > lingerBytes {
 			l.free(c, r)
-			return true
+			return
 		}
 		l.n.v[kBytesIn] += uint64(n)
-		if n < len(room) {
-			return false
+		if n < len(room) && r.flags&fHup == 0 {
+			return
 		}
 	}
 	l.enqueue(c, r)
-	return false
 }
 
 // markTimed says that some connection has a short deadline, so that ticks come
@@ -165,6 +164,7 @@ func (l *Loop) checkDeadline(c Conn, r *record, now uint32) {
 	switch r.state {
 	case stLinger:
 		if now-r.since >= t.close {
+			r.flags &^= fFlushed
 			l.free(c, r)
 			return
 		}

@@ -342,7 +342,8 @@ func (p *epoll) shutdown(fd int32) error {
 	return os.NewSyscallError("shutdown", unix.Shutdown(int(fd), unix.SHUT_WR))
 }
 
-func (p *epoll) closeSocket(fd int32) { unix.Close(int(fd)) }
+// closeSocket is gentle always: the kernel sends what it took.
+func (p *epoll) closeSocket(fd int32, _ bool) { unix.Close(int(fd)) }
 
 func (p *epoll) peer(fd int32) netip.AddrPort {
 	sa, err := unix.Getpeername(int(fd))

@@ -434,6 +434,14 @@ func (c *caller) do(t *testing.T, l *Loop, job func(l *Loop)) {
 	wait(t, done, "a job on the loop")
 }
 
+// settle waits until everything that happened before is in the Stats.
+func (c *caller) settle(t *testing.T, l *Loop) {
+	t.Helper()
+	for range 2 { // the second turn begins after the first was published
+		c.do(t, l, func(*Loop) {})
+	}
+}
+
 func wait[T any](t *testing.T, ch <-chan T, what string) T {
 	t.Helper()
 	select {

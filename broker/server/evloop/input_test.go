@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,7 +57,8 @@ func TestUnitsCutAtEveryByte(t *testing.T) {
 			units <- len(u)
 			return nil
 		}}
-		f := serve(t, engine, func(int) Handler { return h }, nil)
+		k := onLoop(h)
+		f := serve(t, engine, func(int) Handler { return k }, nil)
 		var stream []byte
 		count := 0
 		for i, n := range []int{4, 16, 17, 5, 20, 33, 64, 15, 100} {
@@ -82,6 +84,7 @@ func TestUnitsCutAtEveryByte(t *testing.T) {
 			}
 			mu.Unlock()
 		}
+		k.settle(t, f.srv.Loops()[0])
 		if s := f.srv.Stats(); s.InBorrowedBytes != 0 {
 			t.Errorf("%d bytes borrowed with no unit pending", s.InBorrowedBytes)
 		}
@@ -96,13 +99,15 @@ func TestSlowWriter(t *testing.T) {
 			done <- bytes.Clone(u)
 			return nil
 		}}
-		f := serve(t, engine, func(int) Handler { return h }, nil)
+		k := onLoop(h)
+		f := serve(t, engine, func(int) Handler { return k }, nil)
 		u := unitOf(300, 1)
 		c := f.dial()
 		for i := range u {
 			mustWrite(t, c, u[i:i+1])
 			f.meters[0].awaitRead(t, i+1)
 			if i == 200 {
+				k.settle(t, f.srv.Loops()[0])
 				if b := f.srv.Stats().InBorrowedBytes; b > 512 {
 					t.Errorf("%d bytes borrowed for 200 that arrived", b)
 				}
@@ -117,7 +122,8 @@ func TestSlowWriter(t *testing.T) {
 // What is declared must not be taken: many peers announce 8 MiB and send little.
 func TestDeclaredLengthCostsNothing(t *testing.T) {
 	engines(t, func(t *testing.T, engine string) {
-		f := serve(t, engine, func(int) Handler { return &hooks{} }, nil)
+		k := onLoop(&hooks{})
+		f := serve(t, engine, func(int) Handler { return k }, nil)
 		const peers, sent = 50, 40
 		u := unitOf(8<<20, 1)
 		var conns []net.Conn
@@ -127,7 +133,7 @@ func TestDeclaredLengthCostsNothing(t *testing.T) {
 			conns = append(conns, c)
 		}
 		f.meters[0].awaitRead(t, peers*sent)
-		f.meters[0].await(t, "the turn's end", func() bool { return f.srv.Stats().BytesIn >= peers*sent })
+		k.settle(t, f.srv.Loops()[0])
 		if b := f.srv.Stats().InBorrowedBytes; b != peers*128 {
 			t.Errorf("borrowed %d bytes a peer for %d that arrived", b/peers, sent)
 		}
@@ -216,14 +222,14 @@ func TestHandlerErrorsEndTheConnectionAfterTheReply(t *testing.T) {
 func TestUnitLimits(t *testing.T) {
 	engines(t, func(t *testing.T, engine string) {
 		reasons := make(chan error, 1)
-		n := 0
+		var n atomic.Int64
 		h := &hooks{
-			size:   func(*Loop, Conn, []byte) (int, error) { return n, nil },
+			size:   func(*Loop, Conn, []byte) (int, error) { return int(n.Load()), nil },
 			closed: func(_ *Loop, _ Conn, err error) { reasons <- err },
 		}
 		f := serve(t, engine, func(int) Handler { return h }, func(o *Options) { o.UnitMaxBytes = 1 << 20 })
 		for _, c := range []struct{ size, send int }{{1<<20 + 1, 4}, {-1, 4}, {0, headMax}} {
-			n = c.size // no connection is open: the loop does not look
+			n.Store(int64(c.size))
 			k := f.dial()
 			mustWrite(t, k, make([]byte, c.send))
 			err := wait(t, reasons, "Closed")
@@ -570,6 +576,7 @@ func TestBlockingEchoUnderManyConnections(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		f.stop()
 		if s := f.srv.Stats(); s.Units != 40*30 {
 			t.Errorf("%d units, want %d", s.Units, 40*30)
 		}

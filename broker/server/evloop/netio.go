@@ -55,7 +55,8 @@ type netio interface {
 	sendfile(fd int32, f *os.File, pos int64, n int) (int, error)
 	// shutdown announces our end to the peer after all that was written.
 	shutdown(fd int32) error
-	closeSocket(fd int32)
+	// closeSocket ends it; gently, what was written still goes its way.
+	closeSocket(fd int32, gently bool)
 	peer(fd int32) netip.AddrPort
 
 	// accept returns the next waiting connection; listen switches its events

@@ -90,7 +90,7 @@ func (l *Loop) tryQueue(c Conn, r *record, b []byte) error {
 	if r.out != 0 {
 		old = len(l.outs[r.out-1].ch.B)
 	}
-	if l.outBytes-old+size > l.o.OutBudgetBytes && l.outBytes > old {
+	if l.outBytes-old+size > l.o.OutBudgetBytes && l.outBytes > 0 {
 		return &SlowError{l.outBytes - old + size, l.o.OutBudgetBytes, "loop"}
 	}
 	ch := l.o.Pool.Get(size)

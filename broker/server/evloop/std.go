@@ -32,6 +32,8 @@ type stdIO struct {
 	kick  chan struct{} // capacity 1: look at ready
 	timer *time.Timer
 
+	closeTimeout time.Duration // immutable
+
 	socks []*stdSock // owned by the loop, by fd
 	free  []int32
 	wg    sync.WaitGroup // readers, writers, closers
@@ -59,6 +61,7 @@ type stdSock struct {
 	writing bool       // a writer runs
 	full    bool       // the loop was refused and waits for evOut
 	shut    bool       // announce our end after out
+	last    bool       // close after out
 	outErr  error
 }
 
@@ -67,7 +70,7 @@ func newStd(o *Options) []netio {
 	for range o.Loops {
 		t := time.NewTimer(time.Hour)
 		t.Stop()
-		ios = append(ios, &stdIO{kick: make(chan struct{}, 1), timer: t})
+		ios = append(ios, &stdIO{kick: make(chan struct{}, 1), timer: t, closeTimeout: o.CloseTimeout})
 	}
 	return ios
 }
@@ -304,7 +307,10 @@ func (s *stdSock) writeAll() {
 		s.spare = nil
 	}
 	s.writing = false
-	if s.shut && s.outErr == nil {
+	switch {
+	case s.last:
+		s.close()
+	case s.shut && s.outErr == nil:
 		s.mu.Unlock()
 		s.closeWrite()
 		s.mu.Lock()
@@ -333,16 +339,29 @@ func (p *stdIO) shutdown(fd int32) error {
 	return nil
 }
 
-func (p *stdIO) closeSocket(fd int32) {
+func (p *stdIO) closeSocket(fd int32, gently bool) {
 	s := p.socks[fd]
 	p.socks[fd] = nil
 	p.free = append(p.free, fd)
 	close(s.closed)
+	s.mu.Lock()
+	s.last = gently && s.writing && s.outErr == nil
+	writerCloses := s.last
+	s.mu.Unlock()
+	if writerCloses {
+		s.nc.SetDeadline(time.Now().Add(p.closeTimeout)) // the reader's too
+		return
+	}
+	s.close()
+}
+
+// close ends the connection without waiting.
+func (s *stdSock) close() {
 	switch s.nc.(type) {
 	case *net.TCPConn, *net.UnixConn:
 		s.nc.Close()
 	default: // may block to say goodbye
-		p.wg.Go(func() { s.nc.Close() })
+		s.io.wg.Go(func() { s.nc.Close() })
 	}
 }
 

@@ -1,0 +1,367 @@
+package server
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/portask/portask/broker/fault"
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/partition"
+	"github.com/portask/portask/broker/server/evloop"
+	"github.com/portask/portask/broker/storage"
+	"github.com/portask/portask/broker/wire"
+)
+
+// delivery is a DELIVER frame that did not fit into the socket at once. It keeps
+// references, never bytes: weak ones to receive chunks, which may be recycled
+// meanwhile (the rest then comes from the log), and leases of the log's runs.
+type delivery struct {
+	conn   evloop.Conn
+	sub    uint32
+	handle uint32
+	part   *partition.Partition
+	end    message.Offset    // of the frame: what the cursor becomes
+	since  int64             // of the last progress, ms
+	head   []byte            // of the frame, what is left
+	slices []partition.Slice // what is left, not retained; either slices or runs
+	runs   []storage.Run     // what is left, leased
+	skip   int               // bytes of the first slice or run that were sent
+}
+
+// weakMax bounds the slices that a blocked frame keeps; with more of them (tiny
+// batches) it takes leases of the log at once.
+const weakMax = 32
+
+// serve sends a subscription one frame, if it has credit and there is something.
+func (l *loop) serve(i uint32, s *subscription) {
+	if s.credit <= 0 || s.flags&subReading != 0 || l.half[s.conn] != nil {
+		return // a CREDIT, the job's result or Writable brings it back
+	}
+	p := l.srv.cat.ByNum(s.part)
+	if p == nil || p.Closed() {
+		l.endSub(i, s, fault.New(fault.NotFound, "deliver").WithField("topic").WithDetail("the topic was deleted"))
+		return
+	}
+	from := message.Offset(s.cursor)
+	if from >= p.Visible() {
+		return
+	}
+	slices := p.ReadTail(from, int(s.max), l.slices[:0])
+	if len(slices) == 0 {
+		s.flags |= subReading
+		l.srv.history.add(job{loop: l, conn: s.connection(), handle: handleOf(i, s.use), part: p, from: from, max: int(s.max)})
+		return
+	}
+	l.fromTail(i, s, p, slices)
+	clear(slices)
+}
+
+// fromTail sends retained slices and releases them.
+func (l *loop) fromTail(i uint32, s *subscription, p *partition.Partition, slices []partition.Slice) {
+	l.runs = l.runs[:0]
+	bytes, iov := 0, l.iov[:1]
+	for k := range slices {
+		sl := &slices[k]
+		if n := len(l.runs); n > 0 && l.runs[n-1].Seed == sl.Seed {
+			r := &l.runs[n-1]
+			r.End, r.Bytes, r.Batches = sl.End, r.Bytes+uint32(sl.Len()), r.Batches+1
+		} else if n == wire.MaxRuns {
+			break
+		} else {
+			l.runs = append(l.runs, wire.Run{Seed: sl.Seed, First: sl.Base, End: sl.End, Bytes: uint32(sl.Len()), Batches: 1})
+		}
+		bytes += sl.Len()
+		iov = append(iov, sl.Bytes())
+	}
+	end := slices[len(slices)-1].End
+	head := l.frameHead(i, s, p, bytes)
+	iov[0] = head
+	n, _, err := l.ev.Writev(s.connection(), iov)
+	for k := range slices {
+		slices[k].Release()
+	}
+	clear(iov)
+	if err != nil || n == 0 {
+		return // the connection ends, or Writable comes
+	}
+	l.charge(s, len(head)+bytes, len(slices), bytes)
+	if n == len(head)+bytes {
+		l.delivered(i, s, end)
+		return
+	}
+	d := l.newDelivery(i, s, p, end)
+	if n < len(head) {
+		d.head = append(d.head, head[n:]...)
+		n = 0
+	} else {
+		n -= len(head)
+	}
+	for len(slices) > 0 && n >= slices[0].Len() {
+		n -= slices[0].Len()
+		slices = slices[1:]
+	}
+	d.slices, d.skip = append(d.slices, slices...), n
+	if len(d.slices) > weakMax {
+		if err := l.lease(d); err != nil {
+			l.ev.Close(d.conn, err)
+		}
+	}
+}
+
+// frameHead builds the frame header and the fields before the batches in l.buf.
+func (l *loop) frameHead(i uint32, s *subscription, p *partition.Partition, bytes int) []byte {
+	h := wire.Header{Opcode: wire.OpDeliver, Handle: handleOf(i, s.use)}
+	if s.flags&subFetch != 0 {
+		h = wire.Header{Opcode: wire.OpFetch.Response(), Correlation: l.fetches[i].correlation}
+	}
+	l.head = wire.DeliverHead{Partition: p.Index(), HWM: p.Visible(), LogStart: p.Start(), Wanted: message.Offset(s.cursor), Runs: l.runs}
+	l.buf = wire.AppendDeliverHead(wire.AppendHeader(l.buf[:0], h), &l.head)
+	binary.LittleEndian.PutUint32(l.buf, uint32(len(l.buf)-4+bytes))
+	return l.buf
+}
+
+// charge takes the frame's size from the credit when its first byte is sent.
+func (l *loop) charge(s *subscription, frame, batches, bytes int) {
+	s.credit -= int64(frame)
+	l.stats.delivers++
+	l.stats.batchesOut += uint64(batches)
+	l.stats.bytesOut += uint64(bytes)
+}
+
+// delivered moves the cursor behind a frame that is with the kernel.
+func (l *loop) delivered(i uint32, s *subscription, end message.Offset) {
+	s.cursor = int64(end)
+	if s.flags&subFetch != 0 {
+		l.removeSub(i, s)
+		return
+	}
+	if p := l.srv.cat.ByNum(s.part); p == nil || end < p.Visible() {
+		l.enqueue(i, s)
+	}
+}
+
+// endSub tells the subscriber why nothing more comes, and drops it.
+func (l *loop) endSub(i uint32, s *subscription, err error) {
+	h, bits := wire.Header{Opcode: wire.OpSubscribe, Handle: handleOf(i, s.use)}, fault.BitClosesHandle
+	if f := l.fetches[i]; f != nil {
+		h, bits = wire.Header{Opcode: wire.OpFetch, Correlation: f.correlation}, 0
+	}
+	c := s.connection()
+	l.removeSub(i, s)
+	l.failWith(c, h, err, bits)
+}
+
+func (l *loop) newDelivery(i uint32, s *subscription, p *partition.Partition, end message.Offset) *delivery {
+	var d *delivery
+	if n := len(l.spare); n > 0 {
+		d, l.spare = l.spare[n-1], l.spare[:n-1]
+	} else {
+		d = new(delivery)
+	}
+	d.conn, d.sub, d.handle, d.part, d.end, d.since = s.connection(), i, handleOf(i, s.use), p, end, l.now()
+	l.half[s.conn] = d
+	l.ev.Hold(d.conn)
+	l.ev.WantTick(tickEvery)
+	return d
+}
+
+// spareMax bounds the delivery records kept for reuse.
+const spareMax = 64
+
+func (l *loop) recycle(d *delivery) {
+	releaseRuns(d.runs)
+	clear(d.runs)
+	clear(d.slices)
+	*d = delivery{head: d.head[:0], slices: d.slices[:0], runs: d.runs[:0]}
+	if len(l.spare) < spareMax {
+		l.spare = append(l.spare, d)
+	}
+}
+
+// lease replaces the slices of d by runs of the log that hold the same bytes.
+func (l *loop) lease(d *delivery) error {
+	left := 0
+	for k := range d.slices {
+		left += d.slices[k].Len()
+	}
+	from := d.slices[0].Base
+	for left > 0 {
+		n := len(d.runs)
+		var err error
+		d.runs, err = d.part.Read(from, left, d.runs)
+		if err != nil {
+			return err
+		}
+		if len(d.runs) == n {
+			return fault.New(fault.Internal, "deliver").WithDetail("the log ends inside a frame")
+		}
+		for _, r := range d.runs[n:] {
+			left -= r.Len
+			from = r.End
+		}
+	}
+	if left < 0 || from != d.end {
+		return fault.New(fault.Internal, "deliver").WithDetail("the log's batches differ from memory's")
+	}
+	clear(d.slices)
+	d.slices = d.slices[:0]
+	l.stats.leases++
+	return nil
+}
+
+// writable goes on with a half-written frame, then with everything else that
+// the connection waits for.
+func (l *loop) writable(c evloop.Conn) {
+	u := l.ev.User(c)
+	if u == nil {
+		return
+	}
+	if d := l.half[c.Index]; d != nil && d.conn == c && !l.push(d) {
+		return
+	}
+	for i := u[wordSubs]; i != 0; {
+		s := l.subs.at(i)
+		next := s.connNext
+		l.enqueue(i, s)
+		i = next
+	}
+}
+
+// push writes what it can of d and reports whether the frame is complete.
+func (l *loop) push(d *delivery) bool {
+	for {
+		sent, blocked, err := l.pushSome(d)
+		if err != nil {
+			l.ev.Close(d.conn, err)
+			return false
+		}
+		if sent > 0 {
+			d.since = l.now()
+		}
+		if len(d.head) == 0 && len(d.slices) == 0 && len(d.runs) == 0 {
+			break
+		}
+		if blocked || sent == 0 {
+			return false
+		}
+	}
+	delete(l.half, d.conn.Index)
+	l.ev.Unhold(d.conn)
+	if i, s := l.subOf(d.conn, d.handle); s != nil {
+		l.delivered(i, s, d.end)
+	}
+	l.recycle(d)
+	return true
+}
+
+// pushSome does one write.
+func (l *loop) pushSome(d *delivery) (sent int, blocked bool, err error) {
+	iov := l.iov[:0]
+	if len(d.head) > 0 {
+		iov = append(iov, d.head)
+	}
+	held := 0
+	for ; held < len(d.slices) && d.slices[held].Retain(); held++ {
+		b := d.slices[held].Bytes()
+		if held == 0 {
+			b = b[d.skip:]
+		}
+		iov = append(iov, b)
+	}
+	if held == 0 && len(d.slices) > 0 {
+		if err := l.lease(d); err != nil {
+			return 0, false, err
+		}
+	}
+	if len(d.slices) == 0 && len(d.runs) > 0 {
+		if r := &d.runs[0]; r.Mem != nil {
+			iov = append(iov, r.Mem[d.skip:])
+		} else if len(iov) == 0 {
+			return l.pushFile(d, r)
+		}
+	}
+	n, blocked, err := l.ev.Writev(d.conn, iov)
+	for k := range held {
+		d.slices[k].Release()
+	}
+	clear(iov)
+	l.consume(d, n)
+	return n, blocked, err
+}
+
+// consume moves d on by n sent bytes.
+func (l *loop) consume(d *delivery, n int) {
+	k := min(n, len(d.head))
+	d.head = d.head[:copy(d.head, d.head[k:])]
+	d.skip += n - k
+	for len(d.slices) > 0 && d.skip >= d.slices[0].Len() {
+		d.skip -= d.slices[0].Len()
+		d.slices = append(d.slices[:0], d.slices[1:]...)
+	}
+	for len(d.runs) > 0 && d.skip >= d.runs[0].Len {
+		d.skip -= d.runs[0].Len
+		d.runs[0].Release()
+		d.runs = append(d.runs[:0], d.runs[1:]...)
+	}
+}
+
+// pushFile sends from a file: by sendfile, or through memory where the file is
+// not the kernel's.
+func (l *loop) pushFile(d *delivery, r *storage.Run) (sent int, blocked bool, err error) {
+	pos, n := r.Pos+int64(d.skip), r.Len-d.skip
+	if f := r.File.OS(); f != nil {
+		sent, blocked, err = l.ev.SendFile(d.conn, f, pos, n)
+	} else {
+		b := make([]byte, min(n, 256<<10))
+		if _, err = r.File.ReadAt(b, pos); err != nil {
+			return 0, false, err
+		}
+		sent, blocked, err = l.ev.Writev(d.conn, [][]byte{b})
+	}
+	l.consume(d, sent)
+	return sent, blocked, err
+}
+
+// history takes the result of a job: runs of the log for a subscription that
+// fell behind what memory holds.
+func (l *loop) history(r *jobResult) {
+	i, s := l.subOf(r.conn, r.handle)
+	if s == nil {
+		releaseRuns(r.runs)
+		return
+	}
+	s.flags &^= subReading
+	var gap *storage.GapError
+	switch {
+	case errors.As(r.err, &gap):
+		// What was lost is said once; the subscription goes on behind it.
+		l.fail(r.conn, wire.Header{Opcode: wire.OpSubscribe, Handle: r.handle}, fault.New(fault.Corrupted, "deliver").
+			WithField("offset").WithLimit(int64(gap.From), int64(gap.Next)).WithCause(gap))
+		s.cursor = int64(gap.Next)
+		l.enqueue(i, s)
+		return
+	case r.err != nil:
+		l.endSub(i, s, r.err)
+		return
+	}
+	if len(r.runs) == 0 || l.half[s.conn] != nil || s.credit <= 0 || message.Offset(s.cursor) != r.from {
+		releaseRuns(r.runs)
+		l.enqueue(i, s)
+		return
+	}
+	l.runs = l.runs[:0]
+	bytes, batches := 0, 0
+	for k := range r.runs {
+		q := &r.runs[k]
+		l.runs = append(l.runs, wire.Run{Seed: q.Seed, First: q.First, End: q.End, Bytes: uint32(q.Len), Batches: uint32(q.Batches)})
+		bytes += q.Len
+		batches += q.Batches
+	}
+	head := l.frameHead(i, s, r.part, bytes)
+	d := l.newDelivery(i, s, r.part, r.runs[len(r.runs)-1].End)
+	d.head = append(d.head, head...)
+	d.runs = append(d.runs, r.runs...)
+	l.charge(s, len(head)+bytes, batches, bytes)
+	l.stats.historyReads++
+	l.push(d)
+}

@@ -1,0 +1,127 @@
+package server
+
+import (
+	"log/slog"
+	"net"
+	"runtime"
+	"time"
+
+	"github.com/portask/portask/broker/fault"
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/partition"
+	"github.com/portask/portask/broker/storage"
+	"github.com/portask/portask/broker/topic"
+	"github.com/portask/portask/broker/wire"
+)
+
+// Options configure a Server. Engine is needed; the zero value of everything
+// else is a safe default. Sizes are in bytes.
+type Options struct {
+	// Listen is the TCP address, "127.0.0.1:7474" by default; port 0 takes a
+	// free one. An address that is not loopback needs Insecure, as long as the
+	// broker has no authentication.
+	Listen   string
+	Insecure bool
+	// Engine keeps the logs. The server does not close it.
+	Engine storage.Engine
+	// NodeID names this broker in metadata; "node-1" by default.
+	NodeID string
+	// Version is what HELLO_OK tells clients.
+	Version string
+	Logger  *slog.Logger
+
+	// Loops is the number of event loops, at most 64; GOMAXPROCS by default.
+	Loops int
+	// EventEngine is "epoll" (Linux) or "std"; empty chooses.
+	EventEngine string
+	// MaxConns bounds the connections.
+	MaxConns int
+	// ReceiveBytes is the size of a loop's receive chunk.
+	ReceiveBytes int
+	// TailBytes is how much of what was received last stays in memory for
+	// consumers that read the tail.
+	TailBytes int
+	// ProduceBytes bounds the sum of the credit granted to producers;
+	// ProducerBytes is the most that one of them gets.
+	ProduceBytes, ProducerBytes int64
+	// DeliverBytes bounds the batches of one DELIVER frame.
+	DeliverBytes int
+	// SlowConsumer closes a connection that took nothing of a frame for this
+	// long.
+	SlowConsumer time.Duration
+
+	Limits    message.Limits
+	Topics    topic.Config // defaults of new topics
+	Committer partition.CommitterOptions
+	// RetentionEvery is the time between two looks at expired segments.
+	RetentionEvery time.Duration
+}
+
+// LoopsMax bounds Options.Loops: a partition keeps its interested loops in one
+// 64-bit word.
+const LoopsMax = 64
+
+func (o *Options) complete() error {
+	bad := func(field, format string, args ...any) error {
+		return fault.New(fault.Invalid, "check server options").WithField(field).WithDetail(format, args...)
+	}
+	if o.Engine == nil {
+		return bad("engine", "none was given")
+	}
+	def(&o.Listen, "127.0.0.1:7474")
+	def(&o.NodeID, "node-1")
+	def(&o.Version, "dev")
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	def(&o.Loops, min(runtime.GOMAXPROCS(0), LoopsMax))
+	def(&o.MaxConns, 1_000_000)
+	def(&o.ReceiveBytes, 256<<10)
+	def(&o.TailBytes, 16<<20)
+	def(&o.ProduceBytes, 64<<20)
+	def(&o.ProducerBytes, 4<<20)
+	def(&o.DeliverBytes, 1<<20)
+	def(&o.SlowConsumer, 30*time.Second)
+	def(&o.RetentionEvery, 10*time.Second)
+	if o.Limits == (message.Limits{}) {
+		o.Limits = message.DefaultLimits()
+	}
+	d := &o.Topics
+	def(&d.Partitions, 1)
+	def(&d.RetentionMs, int64(7*24*time.Hour/time.Millisecond))
+	def(&d.RetentionBytes, topic.Unlimited)
+	def(&d.SegmentBytes, 64<<20)
+	if o.Loops < 1 || o.Loops > LoopsMax {
+		return bad("loops", "%d is outside [1, %d]", o.Loops, LoopsMax)
+	}
+	if o.DeliverBytes < 4<<10 || o.DeliverBytes > wire.DefaultMaxFrame/2 {
+		return bad("deliver_bytes", "%d is outside [%d, %d]", o.DeliverBytes, 4<<10, wire.DefaultMaxFrame/2)
+	}
+	if o.ProducerBytes < grantMin || o.ProducerBytes > o.ProduceBytes {
+		return bad("producer_bytes", "%d is outside [%d, produce_bytes = %d]", o.ProducerBytes, grantMin, o.ProduceBytes)
+	}
+	return o.checkListen()
+}
+
+func def[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// checkListen refuses to serve strangers without being told to.
+func (o *Options) checkListen() error {
+	host, _, err := net.SplitHostPort(o.Listen)
+	if err != nil {
+		return fault.New(fault.Invalid, "check server options").WithField("listen").WithCause(err)
+	}
+	if o.Insecure {
+		return nil
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return fault.New(fault.Invalid, "check server options").WithField("listen").
+			WithDetail("%q is not a loopback address and the broker has no authentication yet; set insecure to serve it all the same", o.Listen)
+	}
+	return nil
+}

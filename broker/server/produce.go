@@ -1,0 +1,317 @@
+package server
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"slices"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/portask/portask/broker/fault"
+	"github.com/portask/portask/broker/mempool"
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/partition"
+	"github.com/portask/portask/broker/server/evloop"
+	"github.com/portask/portask/broker/topic"
+	"github.com/portask/portask/broker/wire"
+)
+
+// producer is one OPEN_PRODUCER of a connection.
+type producer struct {
+	credit   int64  // bytes it may still send; below zero by less than a frame
+	grant    int64  // what it was given in all, to be returned to the budget
+	returned uint32 // credit of batches at ack level none, not yet told
+	conn     uint32
+	gen      uint32
+	next     uint32 // in the connection's list
+	topic    *topic.Topic
+	level    message.AckLevel
+	use      uint8
+}
+
+// grantMin is the smallest credit worth giving: a batch or two.
+const grantMin = 64 << 10
+
+// budget is the sum of credit that all producers of the broker may hold; it is
+// what bounds the memory of batches in flight.
+type budget struct {
+	mu      sync.Mutex
+	free    int64
+	waiting []waiter // producers that got no credit, first come first served
+}
+
+type waiter struct {
+	l    *loop
+	conn evloop.Conn
+	h    uint32
+	want int64
+}
+
+// take grants up to want: all of it while there is plenty, an eighth of what is
+// left when there is not, nothing below grantMin. A producer that gets nothing
+// waits in line.
+func (b *budget) take(want int64, w waiter) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if g := b.grant(want); g > 0 {
+		return g
+	}
+	w.want = want
+	b.waiting = append(b.waiting, w)
+	return 0
+}
+
+func (b *budget) grant(want int64) int64 {
+	g := min(want, max(b.free/8, grantMin))
+	if g > b.free {
+		return 0
+	}
+	b.free -= g
+	return g
+}
+
+// give returns a grant and serves those who wait.
+func (b *budget) give(n int64) {
+	b.mu.Lock()
+	b.free += n
+	var served []waiter
+	for len(b.waiting) > 0 {
+		w := b.waiting[0]
+		g := b.grant(w.want)
+		if g == 0 {
+			break
+		}
+		b.waiting = b.waiting[1:]
+		w.want = g
+		served = append(served, w)
+	}
+	b.mu.Unlock()
+	for _, w := range served {
+		w.l.call(func(l *loop) { l.granted(w) })
+	}
+}
+
+// forget takes a producer out of the line.
+func (b *budget) forget(l *loop, h uint32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.waiting = slices.DeleteFunc(b.waiting, func(w waiter) bool { return w.l == l && w.h == h })
+}
+
+// granted gives late credit to a producer, if it is still there.
+func (l *loop) granted(w waiter) {
+	_, p := l.producerOf(w.conn, w.h)
+	if p == nil || p.grant != 0 {
+		l.srv.budget.give(w.want)
+		return
+	}
+	p.grant, p.credit = w.want, p.credit+w.want
+	_ = l.send(w.conn, wire.Header{Opcode: wire.OpCredit, Handle: w.h}, &wire.Credit{Bytes: uint64(w.want), Reason: wire.CreditNormal})
+}
+
+// producerOf finds a producer by its handle, if it is the connection's own.
+func (l *loop) producerOf(c evloop.Conn, handle uint32) (uint32, *producer) {
+	i, use := splitHandle(handle)
+	if !l.prods.has(i) {
+		return 0, nil
+	}
+	p := l.prods.at(i)
+	if p.use != use || p.conn != c.Index || p.gen != c.Gen || p.level > message.AckDurable {
+		return 0, nil
+	}
+	return i, p
+}
+
+func errHandle(what string, h uint32) error {
+	return fault.New(fault.HandleUnknown, what).WithField("handle").WithDetail("%d is not open on this connection", h)
+}
+
+func (l *loop) openProducer(c evloop.Conn, u *[4]uint32, h wire.Header, payload []byte) error {
+	var m wire.OpenProducer
+	if err := m.Parse(payload); err != nil {
+		return err
+	}
+	t, err := l.srv.cat.Lookup(m.Topic)
+	if err != nil {
+		return err
+	}
+	if lv := l.srv.opts.Engine.Levels(); !lv.Has(m.Ack) {
+		return fault.New(fault.LevelUnavailable, "open producer").WithField("ack").
+			WithDetail("engine %s gives %s, not %s", l.srv.opts.Engine.Name(), lv, m.Ack)
+	}
+	if l.drain {
+		return fault.New(fault.ShuttingDown, "open producer")
+	}
+	i := l.prods.get()
+	if i > handlesMax {
+		l.prods.put(i)
+		return fault.New(fault.ResourceExhausted, "open producer").WithField("producers").WithLimit(int64(i), handlesMax)
+	}
+	p := l.prods.at(i)
+	l.useCount++
+	*p = producer{conn: c.Index, gen: c.Gen, next: u[wordProducers], topic: t, level: m.Ack, use: l.useCount}
+	u[wordProducers] = i
+	handle := handleOf(i, p.use)
+
+	id, epoch := m.ProducerID, m.ProducerEpoch
+	if !m.Idempotent {
+		id, epoch = 0, 0
+	} else if id == 0 {
+		if id, err = newProducerID(); err != nil {
+			return err
+		}
+	}
+	want := int64(m.CreditWanted)
+	if want == 0 || want > l.srv.opts.ProducerBytes {
+		want = l.srv.opts.ProducerBytes
+	}
+	want = max(want, grantMin)
+	p.grant = l.srv.budget.take(want, waiter{l: l, conn: c, h: handle})
+	p.credit = p.grant
+	reason := wire.CreditNormal
+	if p.grant == 0 {
+		reason = wire.CreditMemory
+	}
+	return l.send(c, wire.Header{Opcode: wire.OpOpenProducer.Response(), Correlation: h.Correlation, Handle: handle}, &wire.OpenProducerOK{
+		ProducerID: id, ProducerEpoch: epoch, Partitions: uint32(len(t.Partitions)), Credit: uint64(p.grant), CreditReason: reason,
+		MaxBatch: uint32(l.srv.opts.Limits.BatchBytes), TopicID: t.ID,
+	})
+}
+
+// newProducerID returns 63 random bits: ids need no coordination and no state,
+// and 10,000 producers collide with a probability of 5e-12.
+func newProducerID() (uint64, error) {
+	var b [8]byte
+	for {
+		if _, err := rand.Read(b[:]); err != nil {
+			return 0, fault.New(fault.Internal, "open producer").WithCause(err)
+		}
+		if id := binary.LittleEndian.Uint64(b[:]) >> 1; id != 0 {
+			return id, nil
+		}
+	}
+}
+
+func (l *loop) closeProducer(c evloop.Conn, u *[4]uint32, h wire.Header, payload []byte) error {
+	if err := new(wire.CloseProducer).Parse(payload); err != nil {
+		return err
+	}
+	i, p := l.producerOf(c, h.Handle)
+	if p == nil {
+		return errHandle("close producer", h.Handle)
+	}
+	for at := &u[wordProducers]; *at != 0; at = &l.prods.at(*at).next {
+		if *at == i {
+			*at = p.next
+			break
+		}
+	}
+	l.dropProducer(i, p)
+	return l.send(c, wire.Header{Opcode: wire.OpCloseProducer.Response(), Correlation: h.Correlation, Handle: h.Handle}, &wire.Empty{})
+}
+
+func (l *loop) dropProducer(i uint32, p *producer) {
+	if p.grant > 0 {
+		l.srv.budget.give(p.grant)
+	} else {
+		l.srv.budget.forget(l, handleOf(i, p.use))
+	}
+	*p = producer{level: 0xff}
+	l.prods.put(i)
+}
+
+// produce takes one PRODUCE frame: the hot path in.
+func (l *loop) produce(c evloop.Conn, h wire.Header, frame []byte, ch *mempool.Chunk) error {
+	_, pr := l.producerOf(c, h.Handle)
+	if pr == nil {
+		l.fail(c, h, errHandle("produce", h.Handle))
+		return nil
+	}
+	if pr.credit <= 0 {
+		return l.fatal(c, h, fault.New(fault.CreditExceeded, "produce").WithField("credit").
+			WithDetail("the producer has %d bytes left", pr.credit))
+	}
+	pr.credit -= int64(len(frame))
+	tok := partition.Token{Loop: uint32(l.id), Conn: connBits(c), Handle: h.Handle, Correlation: h.Correlation, Bytes: uint32(len(frame))}
+	num, _, b, err := wire.ParseProduce(wire.PayloadOf(frame))
+	if err != nil {
+		return l.fatal(c, h, err)
+	}
+	if err := l.admit(pr, num, b, ch, tok); err != nil {
+		pr.credit += int64(tok.Bytes) // an ERROR gives the credit of its batch back
+		if closes(err) {
+			return l.fatal(c, h, err)
+		}
+		l.fail(c, h, err)
+	}
+	return nil
+}
+
+// admit checks a batch and hands it to its partition.
+func (l *loop) admit(pr *producer, index uint32, b []byte, ch *mempool.Chunk, tok partition.Token) error {
+	if l.srv.low.Load() {
+		return fault.New(fault.StorageFull, "produce").WithField("storage").
+			WithDetail("the disk is nearly full; consuming goes on").WithRetryAfter(time.Second)
+	}
+	e, _, err := message.Validate(b, 0, &l.srv.opts.Limits)
+	if err != nil {
+		return err
+	}
+	if e.Attributes.Control() || e.LastOffsetDelta != e.Count-1 {
+		return fault.New(fault.Invalid, "produce").WithField("attributes").
+			WithDetail("control batches and batches with holes are the broker's alone")
+	}
+	p, err := pr.topic.Partition(index)
+	if err != nil {
+		return err
+	}
+	l.stats.batchesIn++
+	l.stats.messagesIn += uint64(e.Count)
+	l.stats.bytesIn += uint64(len(b))
+	off := uint32(uintptr(unsafe.Pointer(unsafe.SliceData(b))) - uintptr(unsafe.Pointer(unsafe.SliceData(ch.B))))
+	r, err := p.Produce(&e, b, ch, off, pr.level, tok, time.Now().UnixMicro())
+	if err != nil {
+		return err
+	}
+	if r.Flush {
+		l.flushes = append(l.flushes, p)
+	}
+	if r.Done {
+		l.complete(&partition.Completion{Token: tok, Index: index, Level: pr.level, Duplicate: true, Base: r.Base, Time: r.Time})
+	}
+	return nil
+}
+
+// complete answers one produce.
+func (l *loop) complete(a *partition.Completion) {
+	c := connOf(a.Conn)
+	_, pr := l.producerOf(c, a.Handle)
+	if pr == nil {
+		return // closed since; its grant went back with it
+	}
+	pr.credit += int64(a.Bytes)
+	if a.Err != nil {
+		l.fail(c, wire.Header{Opcode: wire.OpProduce, Correlation: a.Correlation, Handle: a.Handle}, a.Err)
+		return
+	}
+	if a.Level == message.AckNone {
+		pr.returned += a.Bytes
+		if int64(pr.returned) >= pr.grant/4 {
+			n := pr.returned
+			pr.returned = 0
+			_ = l.send(c, wire.Header{Opcode: wire.OpCredit, Handle: a.Handle}, &wire.Credit{Bytes: uint64(n), Reason: wire.CreditNormal})
+		}
+		return
+	}
+	ok := wire.ProduceOK{Partition: a.Index, BaseOffset: a.Base, AppendTime: a.Time, Credit: a.Bytes}
+	if a.Duplicate {
+		ok.Flags = wire.ProduceDuplicate
+	}
+	var mark int
+	l.buf, mark = wire.BeginFrame(l.buf[:0], wire.Header{Opcode: wire.OpProduce.Response(), Correlation: a.Correlation, Handle: a.Handle})
+	l.buf = wire.EndFrame(ok.Append(l.buf), mark)
+	if err := l.ev.Send(c, l.buf); err == nil {
+		l.stats.acks++
+	}
+}
