@@ -287,7 +287,12 @@ func (l *Loop) tidy(idle bool) {
 	}
 	if l.idleTicks == 1 || l.slab.used == 0 {
 		l.dropRecv()
-		l.runq, l.runqOld, l.dirty, l.reaped = nil, nil, nil, nil
+		l.runqOld = nil
+		for _, list := range []*[]Conn{&l.runq, &l.dirty, &l.reaped, &l.starved} {
+			if len(*list) == 0 {
+				*list = nil
+			}
+		}
 		if len(l.reasons) == 0 {
 			l.reasons = make(map[Conn]error)
 		}

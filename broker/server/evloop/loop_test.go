@@ -408,13 +408,23 @@ func TestTimeoutsToTheSecond(t *testing.T) {
 			at  time.Duration
 			err error
 		}
+		var mu sync.Mutex
 		start := time.Now()
+		restart := func() {
+			mu.Lock()
+			start = time.Now()
+			mu.Unlock()
+		}
 		ends := make(chan end, 1)
 		var conn Conn
 		var ticks atomic.Int64
 		h := &hooks{
 			opened: func(_ *Loop, c Conn) { conn = c },
-			closed: func(_ *Loop, _ Conn, err error) { ends <- end{time.Since(start), err} },
+			closed: func(_ *Loop, _ Conn, err error) {
+				mu.Lock()
+				ends <- end{time.Since(start), err}
+				mu.Unlock()
+			},
 			tick:   func(*Loop, int64) { ticks.Add(1) },
 			unit: func(l *Loop, c Conn, u []byte, _ *mempool.Chunk) error {
 				l.Established(c)
@@ -426,7 +436,7 @@ func TestTimeoutsToTheSecond(t *testing.T) {
 		dial := func() net.Conn {
 			a, b := net.Pipe()
 			ln.conns <- b
-			start = time.Now()
+			restart()
 			return a
 		}
 		check := func(what string, at time.Duration, want error) {
@@ -489,7 +499,7 @@ func TestTimeoutsToTheSecond(t *testing.T) {
 		k.do(t, f.srv.Loops()[0], func(l *Loop) { l.Pause(conn) })
 		time.Sleep(time.Hour)
 		k.do(t, f.srv.Loops()[0], func(l *Loop) { l.Resume(conn) })
-		start = time.Now()
+		restart()
 		check("after the pause", 30*time.Second, ErrPartial)
 		a.Close()
 		f.stop()
