@@ -220,7 +220,6 @@ func (l *Log) Read(from, below message.Offset, maxBytes int, dst []storage.Run) 
 	if from < start || from > end {
 		return dst, storage.OutOfRange("read log "+l.id.String(), from, start, end)
 	}
-	below = min(below, end)
 	if from >= below {
 		return dst, nil
 	}

@@ -2,10 +2,10 @@ package storagetest
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
@@ -113,7 +113,7 @@ func readConcurrently(l storage.Log, end *atomic.Int64, done <-chan struct{}, ma
 			if over {
 				return nil
 			}
-			time.Sleep(0) // give way
+			runtime.Gosched()
 			continue
 		}
 		var err error

@@ -64,6 +64,8 @@ func testReplayWithoutSnapshots(t *testing.T, g *Target) {
 	r := &replay{t: t}
 	l, err = e.OpenLog(pid(0), storage.LogOptions{SegmentBytes: g.small(), Replay: r})
 	must(t, err)
+	m.epoch = l.Epoch()
+	m.checkAll(t, l, 1<<20)
 	r.check(m)
 	if r.snapshots != 0 || r.batches != len(m.batches) {
 		t.Fatalf("replayed %d snapshots and %d of %d batches", r.snapshots, r.batches, len(m.batches))

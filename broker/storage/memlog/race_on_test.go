@@ -1,0 +1,5 @@
+//go:build race
+
+package memlog
+
+const raceEnabled = true
