@@ -232,11 +232,3 @@ func (l *loop) endDrain() {
 
 // goodbye is how long a client has after GOAWAY.
 const goodbye = 2 * time.Second
-
-// loopStats are counters of one loop, owned by it.
-type loopStats struct {
-	opened, closed, frames, errors       uint64
-	batchesIn, messagesIn, bytesIn, acks uint64
-	delivers, batchesOut, bytesOut       uint64
-	historyReads, leases                 uint64
-}

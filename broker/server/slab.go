@@ -51,3 +51,11 @@ func handleOf(i uint32, use uint8) uint32 { return i | uint32(use)<<handleIndexB
 func splitHandle(h uint32) (i uint32, use uint8) {
 	return h & handlesMax, uint8(h >> handleIndexBits)
 }
+
+// live is the number of records in use.
+func (s *slab[T]) live() uint64 {
+	if s.used == 0 {
+		return 0
+	}
+	return uint64(int(s.used) - 1 - len(s.free))
+}
