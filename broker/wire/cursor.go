@@ -184,31 +184,11 @@ func (c *cursor) tooLarge(field, detail string, value, limit int64) *fault.Error
 func (c *cursor) topic() string {
 	name := c.str("topic", MaxTopicBytes)
 	if c.err == nil {
-		if err := checkTopicName("parse "+c.name, name); err != nil {
+		if err := message.CheckTopicName("parse "+c.name, name); err != nil {
 			c.fail(err)
 		}
 	}
 	return name
-}
-
-func checkTopicName(op, name string) error {
-	if len(name) > MaxTopicBytes {
-		return fault.New(fault.TooLarge, op).WithField("topic").WithDetail("the name is too long").
-			WithLimit(int64(len(name)), MaxTopicBytes).WithCategory(fault.CategoryTopic)
-	}
-	if name == "" || name == "." || name == ".." {
-		return fault.New(fault.Invalid, op).WithField("topic").WithDetail("%q is not a name", name).WithCategory(fault.CategoryTopic)
-	}
-	for i := range len(name) {
-		switch ch := name[i]; {
-		case 'a' <= ch && ch <= 'z', 'A' <= ch && ch <= 'Z', '0' <= ch && ch <= '9', ch == '.', ch == '_', ch == '-':
-		default:
-			return fault.New(fault.Invalid, op).WithField("topic").
-				WithDetail("%q has a character other than a-z, A-Z, 0-9, '.', '_' and '-' at byte %d", name, i).
-				WithCategory(fault.CategoryTopic)
-		}
-	}
-	return nil
 }
 
 // appendString writes length and bytes. A string beyond the field's limit is

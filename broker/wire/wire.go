@@ -24,7 +24,11 @@
 // who spends which credit is decided by its users, server and client.
 package wire
 
-import "time"
+import (
+	"time"
+
+	"github.com/portask/portask/broker/message"
+)
 
 // Version is the protocol version this package speaks, the only one so far.
 const Version = 1
@@ -70,7 +74,7 @@ const (
 
 // Limits of strings, in bytes.
 const (
-	MaxTopicBytes     = 249  // a topic's name: a file name of 255 leaves room for a suffix
+	MaxTopicBytes     = message.MaxTopicBytes
 	MaxNameBytes      = 256  // client name, field name of an error, node address
 	MaxVersionBytes   = 64   // version of a client or broker
 	MaxIDBytes        = 64   // cluster and node id
@@ -106,5 +110,6 @@ func NegotiateMaxFrame(mine, theirs uint32) uint32 {
 
 // CheckTopicName reports whether name may be a topic's: 1 to 249 characters of
 // a-z, A-Z, 0-9, dot, underscore and hyphen, but not "." or "..". The error is
-// fault.Invalid or fault.TooLarge with field "topic".
-func CheckTopicName(name string) error { return checkTopicName("topic name", name) }
+// fault.Invalid or fault.TooLarge with field "topic". It is package message's
+// rule, see message.CheckTopicName.
+func CheckTopicName(name string) error { return message.CheckTopicName("topic name", name) }
