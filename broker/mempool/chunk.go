@@ -1,6 +1,9 @@
 package mempool
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"unsafe"
+)
 
 // Chunk is a lent block of memory. B covers the whole class size; its content
 // is whatever the previous use left. Who may write to it is agreed among the
@@ -21,11 +24,17 @@ type Chunk struct {
 	B []byte
 
 	state  atomic.Uint64
-	mem    []byte // B as lent, whatever holders did to B
+	base   *byte // of B as lent, whatever holders did to B
 	pool   *Pool
 	class  uint8
 	mapped bool
 }
+
+// size is the class size.
+func (c *Chunk) size() int { return MinBytes << c.class }
+
+// mem is the whole block.
+func (c *Chunk) mem() []byte { return unsafe.Slice(c.base, c.size()) }
 
 const (
 	refMask  = 1<<32 - 1
@@ -101,9 +110,8 @@ func (c *Chunk) Weak() bool { return c.state.Load()&weakBit != 0 }
 // drop returns the memory to the system. Nobody holds the chunk; weak
 // references to it may live on and keep only this small header.
 func (c *Chunk) drop() {
-	mem := c.mem
-	c.B, c.mem = nil, nil
 	if c.mapped {
-		give(mem)
+		give(c.mem())
 	}
+	c.B, c.base = nil, nil
 }

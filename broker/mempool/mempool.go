@@ -182,9 +182,9 @@ func (p *Pool) Get(n int) *Chunk {
 			return nil
 		}
 		p.misses.Add(1)
-		c = &Chunk{mem: mem, mapped: mapped, class: uint8(i), pool: p}
+		c = &Chunk{base: &mem[0], mapped: mapped, class: uint8(i), pool: p}
 	}
-	c.B = c.mem
+	c.B = c.mem()
 	c.lend()
 	return c
 }
@@ -205,7 +205,7 @@ func (p *Pool) reserve(size int64) bool {
 // Retire takes over the caller's reference and drops it once KeepBytes of newer
 // chunks were retired, at once if KeepBytes is 0, or earlier if Get needs room.
 func (p *Pool) Retire(c *Chunk) {
-	size := int64(len(c.mem))
+	size := int64(c.size())
 	if size > p.keep || p.closed.Load() {
 		c.Release()
 		return
@@ -239,7 +239,7 @@ func (p *Pool) popKept() *Chunk {
 	r.ring[r.head] = nil
 	r.head = (r.head + 1) % len(r.ring)
 	r.count--
-	r.bytes -= int64(len(c.mem))
+	r.bytes -= int64(c.size())
 	return c
 }
 
@@ -259,10 +259,11 @@ func (p *Pool) evictOne() bool {
 
 // put takes back a chunk whose last reference was dropped.
 func (p *Pool) put(c *Chunk) {
-	size := int64(len(c.mem))
+	size := int64(c.size())
 	if p.poison {
-		for i := range c.mem {
-			c.mem[i] = 0xDB
+		mem := c.mem()
+		for i := range mem {
+			mem[i] = 0xDB
 		}
 	}
 	p.live.Add(-size)
@@ -336,7 +337,7 @@ func (k *class) takeOldest(n int) []*Chunk {
 
 func (p *Pool) discard(cs []*Chunk) {
 	for _, c := range cs {
-		p.free.Add(-int64(len(c.mem)))
+		p.free.Add(-int64(c.size()))
 		c.drop()
 	}
 }

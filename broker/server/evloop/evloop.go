@@ -133,11 +133,13 @@ type Options struct {
 	CloseTimeout time.Duration
 
 	// TCP options, set on the listener and inherited by connections.
-	Delay           bool          // leave Nagle's algorithm on
-	KeepAlive       time.Duration // idle time before probes, default 60 s, < 0 off
-	UserTimeout     time.Duration // unacknowledged data ends the connection, default 60 s, < 0 off; Linux
-	SendBufferBytes int           // SO_SNDBUF; 0 leaves the system's autotuning
-	RecvBufferBytes int           // SO_RCVBUF; 0 leaves the system's autotuning
+	Delay     bool          // leave Nagle's algorithm on
+	KeepAlive time.Duration // idle time before probes, default 60 s, < 0 off
+	// UserTimeout ends a connection whose peer left data unacknowledged, or its
+	// window closed, for so long; default 60 s, < 0 off. Linux only.
+	UserTimeout     time.Duration
+	SendBufferBytes int // SO_SNDBUF; 0 leaves the system's autotuning
+	RecvBufferBytes int // SO_RCVBUF; 0 leaves the system's autotuning
 
 	// wrap lets tests stand between a loop and its sockets.
 	wrap func(loop int, n netio) netio

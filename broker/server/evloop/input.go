@@ -101,11 +101,9 @@ func (l *Loop) readJoined(c Conn, r *record, have []byte, need int, bounded bool
 // where it is handed out in place.
 func (l *Loop) readBehind(c Conn, r *record, bounded bool) bool {
 	b := &l.ins[r.in-1]
-	if short := b.need == 0 || len(b.ch.B)-b.off < b.need; short {
-		if full := b.end == len(b.ch.B); full || !bounded && b.need > 0 {
-			if bounded || !l.grow(c, r) {
-				return l.starve(c, r)
-			}
+	if left := len(b.ch.B) - b.end; left < (b.end-b.off)/4 && (b.need == 0 || len(b.ch.B)-b.off < b.need) {
+		if grown := !bounded && l.grow(c, r); !grown && left == 0 {
+			return l.starve(c, r)
 		}
 	}
 	tail, room := b.ch.B[b.end:], []byte(nil)

@@ -278,8 +278,8 @@ func (l *Loop) tick() {
 	l.h.Tick(l, l.now)
 }
 
-// tidy gives memory back: the receive chunk after a quiet while, and, in loop
-// 0's care, what the pool has too much.
+// tidy gives memory back: the receive chunk after a quiet while and, once a
+// second for all loops, what the pool has too much.
 func (l *Loop) tidy(idle bool) {
 	l.idleTicks++
 	if !idle {
@@ -297,8 +297,7 @@ func (l *Loop) tidy(idle bool) {
 			l.reasons = make(map[Conn]error)
 		}
 	}
-	if l.id == 0 && l.now-l.srv.lastTrim >= 1000 {
-		l.srv.lastTrim = l.now
+	if last := l.srv.lastTrim.Load(); l.now-last >= 1000 && l.srv.lastTrim.CompareAndSwap(last, l.now) {
 		l.o.Pool.Trim()
 	}
 }

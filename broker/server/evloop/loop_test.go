@@ -425,7 +425,7 @@ func TestTimeoutsToTheSecond(t *testing.T) {
 				ends <- end{time.Since(start), err}
 				mu.Unlock()
 			},
-			tick:   func(*Loop, int64) { ticks.Add(1) },
+			tick: func(*Loop, int64) { ticks.Add(1) },
 			unit: func(l *Loop, c Conn, u []byte, _ *mempool.Chunk) error {
 				l.Established(c)
 				return nil

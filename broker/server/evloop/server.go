@@ -23,7 +23,7 @@ type Server struct {
 	tickBusy int64 // ms, immutable
 	deadline struct{ pre, partial, idle, close uint32 }
 
-	lastTrim     int64 // owned by loop 0
+	lastTrim     atomic.Int64 // Loop.Now of the last Trim of the pool
 	refused      atomic.Uint64
 	acceptErrors atomic.Uint64 // of the std listener
 	serving      atomic.Bool
@@ -77,13 +77,17 @@ func New(ln net.Listener, o Options) (*Server, error) {
 		if o.wrap != nil {
 			n = o.wrap(i, n)
 		}
-		s.loops = append(s.loops, &Loop{
-			id: i, srv: s, o: &s.o, io: n, h: o.Handler(i), now: 1,
-			events: make([]event, eventsPerWait), reasons: make(map[Conn]error),
-			recvSize: mempool.ClassBytes(s.o.ReadBytes), listening: true, done: make(chan struct{}),
-		})
+		s.loops = append(s.loops, s.newLoop(i, n))
 	}
 	return s, nil
+}
+
+func (s *Server) newLoop(i int, n netio) *Loop {
+	return &Loop{
+		id: i, srv: s, o: &s.o, io: n, h: s.o.Handler(i), now: 1,
+		events: make([]event, eventsPerWait), reasons: make(map[Conn]error),
+		recvSize: mempool.ClassBytes(s.o.ReadBytes), listening: true, done: make(chan struct{}),
+	}
 }
 
 // Addr returns the listener's address.
