@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portask/portask/broker/client"
+	"github.com/portask/portask/broker/fault"
+	"github.com/portask/portask/broker/message"
+)
+
+// consumeFlags are those of `portask consume`.
+type consumeFlags struct {
+	from       string
+	partitions []int
+	count      int64
+	follow     bool
+	format     string
+}
+
+func newConsume(g *globals) *cobra.Command {
+	var o consumeFlags
+	cmd := &cobra.Command{
+		Use:   "consume TOPIC",
+		Short: "Print messages",
+		Long: `Print messages until the end of what the topic holds when the command starts, until --count messages, or with --follow
+until it is interrupted.
+
+--from says where to begin in each partition:
+  earliest      the oldest message there is (the default)
+  latest        after the newest; useful with --follow
+  offset:N      this offset
+  time:RFC3339  the first message of the first batch that is not older
+
+--format prints each message; --output json prints one JSON object a line instead:
+` + formatHelp,
+		Args: exactArgs("TOPIC"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return consume(cmd.Context(), g, &o, args[0], cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.from, "from", "earliest", "earliest, latest, offset:N or time:RFC3339")
+	f.IntSliceVar(&o.partitions, "partition", nil, "these partitions only")
+	f.Int64VarP(&o.count, "count", "n", 0, "stop after so many messages; 0 is no limit")
+	f.BoolVarP(&o.follow, "follow", "f", false, "wait for new messages")
+	f.StringVar(&o.format, "format", `%v\n`, "how a message is printed")
+	return cmd
+}
+
+// consumed is what one run of the command needs.
+type consumed struct {
+	topic  string
+	print  func(dst []byte, r *record) ([]byte, error)
+	remain int64 // messages to print; below 0 is no limit
+	// ends are the offsets at which each partition is done; nil with --follow.
+	ends    map[uint32]message.Offset
+	damaged int // ranges that are missing or damaged
+	buf     []byte
+}
+
+func consume(ctx context.Context, g *globals, o *consumeFlags, topic string, stdout, stderr io.Writer) error {
+	from, err := parseStart(o.from)
+	if err != nil {
+		return err
+	}
+	f, err := parseFormat(o.format)
+	if err != nil {
+		return err
+	}
+	if o.count < 0 {
+		return usagef("--count %d: want 0 or more", o.count)
+	}
+	run := &consumed{topic: topic, remain: o.count, print: func(dst []byte, r *record) ([]byte, error) { return f.append(dst, r), nil }}
+	if run.remain == 0 {
+		run.remain = -1
+	}
+	if g.output == "json" {
+		run.print = appendJSON
+	}
+	c, err := g.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+
+	open, cancel := g.within(ctx)
+	defer cancel()
+	parts, err := choosePartitions(open, c, topic, o.partitions)
+	if err != nil {
+		return err
+	}
+	if !o.follow {
+		if run.ends, err = findEnds(open, c, topic, from, parts); err != nil {
+			return err
+		}
+		if len(run.ends) == 0 {
+			return nil
+		}
+	}
+	opts := []client.ConsumerOption{client.From(from.client())}
+	if len(o.partitions) > 0 {
+		opts = append(opts, client.Partitions(parts...))
+	}
+	k, err := c.Consumer(open, topic, opts...)
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	return run.loop(ctx, k, stdout, stderr)
+}
+
+func (s start) client() client.Start {
+	switch s.kind {
+	case fromLatest:
+		return client.Latest
+	case fromOffset:
+		return client.At(s.offset)
+	case fromTime:
+		return client.Since(s.time)
+	}
+	return client.Earliest
+}
+
+// choosePartitions checks the wanted partitions against the topic's, or returns
+// all of them.
+func choosePartitions(ctx context.Context, c *client.Client, topic string, wanted []int) ([]uint32, error) {
+	t, err := c.Admin().DescribeTopic(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	var parts []uint32
+	for _, w := range wanted {
+		if w < 0 || w >= len(t.Partitions) {
+			return nil, fault.New(fault.NotFound, "consume "+topic).WithField("partition").
+				WithDetail("%d: the topic has %d partitions, from 0", w, len(t.Partitions))
+		}
+		parts = append(parts, uint32(w))
+	}
+	if len(wanted) == 0 {
+		for i := range t.Partitions {
+			parts = append(parts, uint32(i))
+		}
+	}
+	return parts, nil
+}
+
+// findEnds returns the visible end of each partition that has messages from the
+// start on.
+func findEnds(ctx context.Context, c *client.Client, topic string, from start, parts []uint32) (map[uint32]message.Offset, error) {
+	ends := make(map[uint32]message.Offset, len(parts))
+	for _, p := range parts {
+		o, err := c.Admin().ListOffsets(ctx, topic, p, from.client())
+		if err != nil {
+			return nil, err
+		}
+		if o.Offset < o.HWM {
+			ends[p] = o.HWM
+		}
+	}
+	return ends, nil
+}
+
+// flushBytes is how much output gathers before it is written: enough for one
+// write to cover many small messages. It is written too after each delivery.
+const flushBytes = 64 << 10
+
+// loop prints until the end, the count, or the context. What the broker reports
+// as missing or damaged is named on stderr and passed over; the command then
+// ends with the exit code for damage.
+func (run *consumed) loop(ctx context.Context, k *client.Consumer, stdout, stderr io.Writer) error {
+	out := bufio.NewWriterSize(stdout, flushBytes)
+	for !run.finished() {
+		b, err := k.Poll(ctx)
+		if gap, ok := errors.AsType[*client.GapError](err); ok {
+			run.damage(stderr, err)
+			run.reached(gap.Partition, gap.Next)
+			continue
+		}
+		if err != nil {
+			return errors.Join(out.Flush(), err)
+		}
+		err = run.batch(&b, out, stderr)
+		b.Release()
+		if err = errors.Join(err, out.Flush()); err != nil {
+			return err
+		}
+	}
+	if run.damaged > 0 {
+		return fault.New(fault.Corrupted, "consume "+run.topic).WithDetail("%d ranges are missing or damaged", run.damaged)
+	}
+	return nil
+}
+
+func (run *consumed) finished() bool {
+	return run.remain == 0 || run.ends != nil && len(run.ends) == 0
+}
+
+// reached notes that a partition was read up to the offset next.
+func (run *consumed) reached(partition uint32, next message.Offset) {
+	if end, ok := run.ends[partition]; ok && next >= end {
+		delete(run.ends, partition)
+	}
+}
+
+func (run *consumed) damage(stderr io.Writer, err error) {
+	run.damaged++
+	fmt.Fprintf(stderr, "portask: %v\n", err)
+}
+
+// batch prints the messages of one delivery.
+func (run *consumed) batch(b *client.Batch, out *bufio.Writer, stderr io.Writer) error {
+	end, bounded := run.ends[b.Partition]
+	if run.ends != nil && !bounded {
+		return nil // this partition is done
+	}
+	for m, err := range b.Messages() {
+		if err != nil {
+			run.damage(stderr, err)
+			continue
+		}
+		if bounded && m.Offset >= end {
+			break
+		}
+		run.buf, err = run.print(run.buf[:0], &record{Topic: run.topic, Partition: b.Partition, Message: m})
+		if err != nil {
+			return err
+		}
+		if _, err := out.Write(run.buf); err != nil {
+			return err
+		}
+		if run.remain > 0 {
+			if run.remain--; run.remain == 0 {
+				return nil
+			}
+		}
+	}
+	run.reached(b.Partition, b.End)
+	return nil
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"encoding/json"
+	"unicode/utf8"
+)
+
+// jsonRecord is a consumed message as one line of JSON. A key or value that is
+// not UTF-8 goes out in base64 under the other name, so that nothing is
+// replaced silently.
+type jsonRecord struct {
+	Topic     string       `json:"topic"`
+	Partition uint32       `json:"partition"`
+	Offset    int64        `json:"offset"`
+	Time      string       `json:"time"`
+	ID        string       `json:"id,omitempty"`
+	Key       *string      `json:"key,omitempty"`
+	KeyBytes  []byte       `json:"key_base64,omitempty"`
+	Value     *string      `json:"value,omitempty"`
+	ValBytes  []byte       `json:"value_base64,omitempty"`
+	Headers   []jsonHeader `json:"headers,omitempty"`
+}
+
+type jsonHeader struct {
+	Key      string  `json:"key"`
+	Value    *string `json:"value,omitempty"`
+	ValBytes []byte  `json:"value_base64,omitempty"`
+}
+
+// textOrBytes splits b by whether it is UTF-8; nil gives neither.
+func textOrBytes(b []byte) (*string, []byte) {
+	if b == nil {
+		return nil, nil
+	}
+	if utf8.Valid(b) {
+		s := string(b)
+		return &s, nil
+	}
+	return nil, b
+}
+
+// appendJSON appends r as one line.
+func appendJSON(dst []byte, r *record) ([]byte, error) {
+	j := jsonRecord{
+		Topic:     r.Topic,
+		Partition: r.Partition,
+		Offset:    int64(r.Message.Offset),
+		Time:      timeOf(r.Message).Format(timeLayout),
+		ID:        idText(r.Message),
+	}
+	j.Key, j.KeyBytes = textOrBytes(r.Message.Key)
+	j.Value, j.ValBytes = textOrBytes(r.Message.Value)
+	for _, h := range r.Message.Headers {
+		jh := jsonHeader{Key: h.Key}
+		jh.Value, jh.ValBytes = textOrBytes(h.Value)
+		j.Headers = append(j.Headers, jh)
+	}
+	b, err := json.Marshal(&j)
+	if err != nil {
+		return dst, err
+	}
+	return append(append(dst, b...), '\n'), nil
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portask/portask/broker/client"
+	"github.com/portask/portask/broker/compression"
+	"github.com/portask/portask/broker/message"
+)
+
+// produceFlags are those of `portask produce`.
+type produceFlags struct {
+	whole     bool
+	separator string
+	key       string
+	headers   []string
+	partition int
+	ack       string
+	algorithm string
+	strategy  string
+	linger    time.Duration
+}
+
+func newProduce(g *globals) *cobra.Command {
+	var o produceFlags
+	cmd := &cobra.Command{
+		Use:   "produce TOPIC [FILE...]",
+		Short: "Send lines or files as messages",
+		Long: `Send each line of the files, or of standard input, as one message; with --whole, each file is one message.
+The command ends when every message was answered at the level of --ack, and prints how many there were. It stops at the
+first failure and names the line.
+
+  none      not answered at all
+  accepted  the broker has it: survives the end of the broker's process
+  durable   synced to the device: survives power loss`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("missing argument: TOPIC")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return produce(cmd.Context(), g, &o, args[0], args[1:], cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.whole, "whole", false, "each file is one message")
+	f.StringVar(&o.separator, "key-separator", "", `what stands between key and value in a line (escapes: \t, \xHH)`)
+	f.StringVar(&o.key, "key", "", "key of every message")
+	f.StringArrayVarP(&o.headers, "header", "H", nil, "header of every message, name=value; may be repeated")
+	f.IntVar(&o.partition, "partition", -1, "partition; chosen by key, or in turn, if not given")
+	f.StringVar(&o.ack, "ack", "durable", "none, accepted or durable")
+	f.StringVar(&o.algorithm, "compression", "zstd", "none, gzip, snappy, lz4, zstd or brotli")
+	f.StringVar(&o.strategy, "compress", "threshold", "always, never, or threshold: batches from 1 KiB, if it saves something")
+	f.DurationVar(&o.linger, "linger", 5*time.Millisecond, "how long a batch may wait to fill")
+	return cmd
+}
+
+// options checks the flags that are the command's own.
+func (o *produceFlags) options() (opts []client.ProducerOption, headers []message.Header, err error) {
+	level, err := message.ParseAckLevel(o.ack)
+	if err != nil {
+		return nil, nil, usagef("--ack %q: want none, accepted or durable", o.ack)
+	}
+	policy := compression.DefaultPolicy()
+	if policy.Algorithm, err = message.ParseAlgorithm(o.algorithm); err != nil {
+		return nil, nil, usagef("--compression %q: want none, gzip, snappy, lz4, zstd or brotli", o.algorithm)
+	}
+	if policy.Strategy, err = compression.ParseStrategy(o.strategy); err != nil {
+		return nil, nil, usagef("--compress %q: want always, threshold or never", o.strategy)
+	}
+	if policy.Algorithm == message.None {
+		policy.Strategy = compression.Never
+	}
+	pairs, err := parseHeaders(o.headers)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, p := range pairs {
+		headers = append(headers, message.Header{Key: p.name, Value: p.value})
+	}
+	return []client.ProducerOption{
+		client.WithAck(level), client.WithCompression(policy), client.WithLinger(o.linger),
+	}, headers, nil
+}
+
+// produceReport is what the command prints at its end.
+type produceReport struct {
+	Topic    string `json:"topic"`
+	Messages int64  `json:"messages"`
+	Bytes    int64  `json:"bytes"`
+	Ack      string `json:"ack"`
+}
+
+func produce(ctx context.Context, g *globals, o *produceFlags, topic string, files []string, stdin io.Reader, stdout io.Writer) error {
+	opts, headers, err := o.options()
+	if err != nil {
+		return err
+	}
+	separator, err := unescape(o.separator)
+	if err != nil {
+		return err
+	}
+	if o.whole && len(files) == 0 {
+		return usagef("--whole: name the files; - is standard input")
+	}
+	if o.whole && len(separator) > 0 {
+		return usagef("--key-separator splits lines; it has no meaning with --whole")
+	}
+	c, err := g.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	open, cancel := g.within(ctx)
+	defer cancel()
+	p, err := c.Producer(open, topic, opts...)
+	if err != nil {
+		return err
+	}
+	in := &input{files: files, stdin: stdin, whole: o.whole, separator: separator, maxBytes: message.DefaultLimits().MessageBytes}
+	report, err := send(ctx, p, o, in, headers)
+	if err != nil {
+		return err
+	}
+	report.Topic, report.Ack = topic, o.ack
+	if g.output == "json" {
+		return g.print(stdout, report, nil, nil)
+	}
+	_, err = fmt.Fprintf(stdout, "%d messages, %s, to %s: %s\n", report.Messages, sizeText(report.Bytes), topic, o.ack)
+	return err
+}
+
+// send passes every message of in to the producer and waits for the answers.
+// The first failure, of reading, sending or of an answer, ends it.
+func send(ctx context.Context, p *client.Producer, o *produceFlags, in *input, headers []message.Header) (produceReport, error) {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var mu sync.Mutex
+	var report produceReport // guarded by mu
+	err := in.each(func(at place, key, value []byte) error {
+		if key == nil && o.key != "" {
+			key = []byte(o.key)
+		}
+		m := message.Message{Key: key, Value: value, Headers: headers}
+		size := int64(len(value))
+		answered := func(_ client.Receipt, err error) {
+			if err != nil {
+				stop(fmt.Errorf("%s: %w", at, err))
+				return
+			}
+			mu.Lock()
+			report.Messages++
+			report.Bytes += size
+			mu.Unlock()
+		}
+		var err error
+		if o.partition >= 0 {
+			err = p.SendAsyncTo(ctx, uint32(o.partition), &m, answered)
+		} else {
+			err = p.SendAsync(ctx, &m, answered)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", at, err)
+		}
+		return nil
+	})
+	if err == nil {
+		err = p.Flush(ctx)
+	}
+	// An answer that failed is the cause; what followed from it is not.
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	if cerr := p.Close(ctx); err == nil {
+		err = cerr
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	return report, err
+}
