@@ -95,9 +95,6 @@ const (
 	// spinShare bounds spinning to this part of the mean gap, and so the CPU
 	// that the pacer takes from what it measures.
 	spinShare = 5
-	// heldBack: a send that lasts longer waited for the receiver (back-pressure)
-	// and was not the generator's work.
-	heldBack = time.Millisecond
 )
 
 // Stats is what a Run did.
@@ -128,8 +125,8 @@ func NewHistogram() *hdrhistogram.Histogram {
 // (runtime.GOMAXPROCS) or the messages' other goroutines delay it.
 //
 // send may block: what is due meanwhile is sent afterwards, at once, with its
-// own intended time.
-func Run(ctx context.Context, o Options, send func(intended int64) error) (Stats, error) {
+// own intended time. send says whether it was the receiver that held it back.
+func Run(ctx context.Context, o Options, send func(intended int64) (held bool, err error)) (Stats, error) {
 	st := Stats{Lag: NewHistogram()}
 	if !(o.Rate > 0) || math.IsInf(o.Rate, 0) {
 		return st, fmt.Errorf("rate %v: want a positive number", o.Rate)
@@ -178,11 +175,12 @@ func Run(ctx context.Context, o Options, send func(intended int64) error) (Stats
 			} else {
 				st.Lag.RecordValue(before - next)
 			}
-			if err := send(next); err != nil {
+			held, err := send(next)
+			if err != nil {
 				return st, err
 			}
 			st.Sent++
-			if now()-before > int64(heldBack) {
+			if held {
 				behind = true
 				if err := ctx.Err(); err != nil {
 					return st, err

@@ -31,7 +31,7 @@ func TestEveryMessageIsSentOnceAndNeverEarly(t *testing.T) {
 		const end = 2 * time.Second
 		want := Constant(0, rate)
 		n := 0
-		st, err := Run(context.Background(), v.options(rate, end), func(intended int64) error {
+		st, err := Run(context.Background(), v.options(rate, end), func(intended int64) (bool, error) {
 			if w := want.Next(); intended != w {
 				t.Fatalf("rate %v: message %d intended at %d, want %d", rate, n, intended, w)
 			}
@@ -39,7 +39,7 @@ func TestEveryMessageIsSentOnceAndNeverEarly(t *testing.T) {
 				t.Fatalf("rate %v: message %d sent %d ns early", rate, n, intended-v.t)
 			}
 			n++
-			return nil
+			return false, nil
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -57,7 +57,7 @@ func TestEveryMessageIsSentOnceAndNeverEarly(t *testing.T) {
 func TestSleepsAreBounded(t *testing.T) {
 	// At 100,000/s a sleep for each message would be 200,000 of them in 2 s.
 	v := &virtual{wake: 1000}
-	if _, err := Run(context.Background(), v.options(100_000, 2*time.Second), func(int64) error { return nil }); err != nil {
+	if _, err := Run(context.Background(), v.options(100_000, 2*time.Second), func(int64) (bool, error) { return false, nil }); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(v.slept); n > 45_000 { // a quantum of 50 us, less the spin
@@ -65,7 +65,7 @@ func TestSleepsAreBounded(t *testing.T) {
 	}
 	// At 1,000/s it sleeps until 60 us before the message and spins the rest.
 	v = &virtual{}
-	if _, err := Run(context.Background(), v.options(1000, time.Second), func(int64) error { return nil }); err != nil {
+	if _, err := Run(context.Background(), v.options(1000, time.Second), func(int64) (bool, error) { return false, nil }); err != nil {
 		t.Fatal(err)
 	}
 	if m := slices.Max(v.slept); m > int64(time.Millisecond-spinMax) {
@@ -76,11 +76,12 @@ func TestSleepsAreBounded(t *testing.T) {
 func TestBackPressureIsNotLag(t *testing.T) {
 	v := &virtual{}
 	n := 0
-	st, err := Run(context.Background(), v.options(1000, time.Second), func(int64) error {
+	st, err := Run(context.Background(), v.options(1000, time.Second), func(int64) (bool, error) {
 		if n++; n == 100 {
 			v.t += int64(200 * time.Millisecond) // the receiver gave no credit
+			return true, nil
 		}
-		return nil
+		return false, nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -103,7 +104,7 @@ func TestBackPressureIsNotLag(t *testing.T) {
 // at 500,000 a second.
 func TestSlowGeneratorShowsLag(t *testing.T) {
 	v := &virtual{}
-	st, err := Run(context.Background(), v.options(500_000, 100*time.Millisecond), func(int64) error { v.t += 3000; return nil })
+	st, err := Run(context.Background(), v.options(500_000, 100*time.Millisecond), func(int64) (bool, error) { v.t += 3000; return false, nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,20 +116,20 @@ func TestSlowGeneratorShowsLag(t *testing.T) {
 func TestRunStops(t *testing.T) {
 	v := &virtual{}
 	boom := errors.New("boom")
-	if st, err := Run(context.Background(), v.options(1000, time.Second), func(intended int64) error {
+	if st, err := Run(context.Background(), v.options(1000, time.Second), func(intended int64) (bool, error) {
 		if intended >= int64(100*time.Millisecond) {
-			return boom
+			return false, boom
 		}
-		return nil
+		return false, nil
 	}); err != boom || st.Sent != 100 {
 		t.Errorf("%d sent, error %v", st.Sent, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	st, err := Run(ctx, (&virtual{}).options(1000, time.Second), func(intended int64) error {
+	st, err := Run(ctx, (&virtual{}).options(1000, time.Second), func(intended int64) (bool, error) {
 		if intended >= int64(100*time.Millisecond) {
 			cancel()
 		}
-		return nil
+		return false, nil
 	})
 	if !errors.Is(err, context.Canceled) || st.Sent != 101 {
 		t.Errorf("%d sent, error %v", st.Sent, err)
@@ -183,11 +184,11 @@ func TestOnTheRealClock(t *testing.T) {
 	c := NewClock()
 	start := c.Now() + int64(time.Millisecond)
 	st, err := Run(context.Background(), Options{Clock: c, Schedule: Constant(start, 2000), Rate: 2000, End: start + int64(100*time.Millisecond)},
-		func(intended int64) error {
+		func(intended int64) (bool, error) {
 			if now := c.Now(); now < intended {
 				t.Errorf("%d ns early", intended-now)
 			}
-			return nil
+			return false, nil
 		})
 	if err != nil || st.Sent != 200 {
 		t.Errorf("%d sent, %v", st.Sent, err)
@@ -201,7 +202,7 @@ func BenchmarkLag(b *testing.B) {
 			for b.Loop() {
 				c := NewClock()
 				st, err := Run(context.Background(), Options{Clock: c, Schedule: Constant(0, rate), Rate: rate, End: int64(500 * time.Millisecond)},
-					func(int64) error { return nil })
+					func(int64) (bool, error) { return false, nil })
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -39,7 +39,7 @@ func leanCommand() *cobra.Command {
 	}
 	f := c.PersistentFlags()
 	f.StringVar(&target, "target", "portask", "portask or kernel (the calibration kernel)")
-	f.StringVar(&addr, "addr", "127.0.0.1:7400", "IPv4 address of the server")
+	f.StringVar(&addr, "addr", defaultAddress, "IPv4 address of the server")
 	f.StringVar(&topic, "topic", "lean", "topic; partition 0 is used")
 	f.StringVar(&ack, "ack", "durable", "accepted or durable")
 

@@ -17,6 +17,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// defaultAddress is where `portask serve` listens.
+const defaultAddress = "127.0.0.1:7474"
+
 // version is set by the linker.
 var version = "unknown"
 
@@ -41,6 +44,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	c.AddCommand(runCommand())
 	for _, f := range platformCommands {
 		c.AddCommand(f())
 	}
