@@ -340,8 +340,8 @@ func TestTimeouts(t *testing.T) {
 				f := serve(t, engine, func(int) Handler { return h }, func(o *Options) {
 					o.PreTimeout, o.PartialTimeout, o.IdleTimeout = c.pre, c.partial, c.idle
 				})
-				k := f.dial()
 				begin := time.Now()
+				k := f.dial()
 				mustWrite(t, k, c.send)
 				if err := wait(t, reasons, "Closed"); !errors.Is(err, c.want) {
 					t.Errorf("reason %v, want %v", err, c.want)

@@ -178,8 +178,7 @@ func TestHeldFrameIsNotInterrupted(t *testing.T) {
 				reply := unitOf(24, 5)
 
 				pos, count, replies := 0, 0, 0
-				var pump func(l *Loop, c Conn)
-				pump = func(l *Loop, c Conn) {
+				pump := func(l *Loop, c Conn) {
 					for count < frames {
 						var n int
 						var blocked bool
@@ -269,8 +268,7 @@ func TestWritevOfMoreThanTheSystemTakesAtOnce(t *testing.T) {
 		blockedOnce := false
 		h := &hooks{}
 		left := bufs
-		var pump func(l *Loop, c Conn)
-		pump = func(l *Loop, c Conn) {
+		pump := func(l *Loop, c Conn) {
 			for len(left) > 0 {
 				n, blocked, err := l.Writev(c, left)
 				if err != nil {
