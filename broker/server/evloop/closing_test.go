@@ -369,4 +369,3 @@ func TestCloseBeforeServe(t *testing.T) {
 		}
 	})
 }
-

@@ -117,6 +117,35 @@ func TestStaleNamesAreRefused(t *testing.T) {
 	})
 }
 
+func TestEachVisitsTheOpen(t *testing.T) {
+	engines(t, func(t *testing.T, engine string) {
+		opened := make(chan Conn, 4)
+		h := &hooks{opened: func(_ *Loop, c Conn) { opened <- c }}
+		k := onLoop(h)
+		f := serve(t, engine, func(int) Handler { return k }, nil)
+		names := map[Conn]bool{}
+		var first Conn
+		for range 4 {
+			f.dial()
+			first = wait(t, opened, "a connection")
+			names[first] = true
+		}
+		k.do(t, f.srv.Loops()[0], func(l *Loop) {
+			l.CloseAfterFlush(first, io.EOF)
+			delete(names, first)
+			l.Each(func(c Conn) {
+				if !names[c] {
+					t.Errorf("%v is visited, twice or after its end", c)
+				}
+				delete(names, c)
+			})
+			if len(names) != 0 {
+				t.Errorf("%d connections were left out", len(names))
+			}
+		})
+	})
+}
+
 func TestUserWordsBelongToTheConnection(t *testing.T) {
 	engines(t, func(t *testing.T, engine string) {
 		sums := make(chan uint32, 10)
