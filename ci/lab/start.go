@@ -35,7 +35,7 @@ func (l *Lab) StartTime(ctx context.Context, logBytes int64, repeat int) (*Start
 		return nil, err
 	}
 	defer s.kill()
-	if err := l.createTopic(ctx, s.addr, "accepted", "--retention-bytes", "-1"); err != nil {
+	if err := l.createTopic(ctx, s.addr, "accepted", "--retention-bytes", "unlimited"); err != nil {
 		return nil, err
 	}
 	var o Load

@@ -30,9 +30,8 @@ const (
 	subscriptionCredit = 8 << 20
 	// creditStep is how much is used up before a CREDIT frame gives it back.
 	creditStep = subscriptionCredit / 4
-	// deliverBytes asks for deliveries that stay in a core's cache between
-	// receiving and checking.
-	deliverBytes = 256 << 10
+	// deliverBytes asks for the broker's own default.
+	deliverBytes = 1 << 20
 )
 
 // request sends one request and parses its answer into ok; handle is the one in

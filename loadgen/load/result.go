@@ -67,6 +67,7 @@ type Result struct {
 	// say nothing about it. Empty is good.
 	Violations []string `json:"violations,omitempty"`
 	Invalid    []string `json:"invalid,omitempty"`
+	Notes      []string `json:"notes,omitempty"`
 }
 
 const (

@@ -156,6 +156,9 @@ func Table(w io.Writer, res *load.Result) error {
 	for _, e := range res.Errors {
 		t.row("error", "%s", e)
 	}
+	for _, n := range res.Notes {
+		t.row("note", "%s", n)
+	}
 	for _, v := range res.Violations {
 		t.row("VIOLATION", "%s", v)
 	}

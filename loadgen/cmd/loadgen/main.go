@@ -44,7 +44,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(runCommand())
+	c.AddCommand(runCommand(), demoCommand())
 	for _, f := range platformCommands {
 		c.AddCommand(f())
 	}
