@@ -1,0 +1,546 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/portask/portask/broker/fault"
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/wire"
+)
+
+// fill stores one batch for each string, whose runes are the messages.
+func (f *fake) fill(topic string, part int, batches ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, vs := range batches {
+		f.topics[topic].parts[part].append(encoded(f.t, vs), f.seed)
+	}
+}
+
+func encoded(t *testing.T, vs string) []byte {
+	b := message.NewBuilder(message.DefaultLimits())
+	for _, v := range vs {
+		if err := b.Append(value(string(v))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := b.Finish(nil, message.Producer{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func consumer(t *testing.T, c *Client, opts ...ConsumerOption) *Consumer {
+	t.Helper()
+	k, err := c.Consumer(t.Context(), "orders", opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// read polls until n messages (or errors) came and returns their values.
+func read(t *testing.T, k *Consumer, n int) string {
+	t.Helper()
+	var all strings.Builder
+	for n > 0 {
+		b, err := k.Poll(ctxFor(t, time.Hour))
+		if err != nil {
+			t.Logf("poll: %v", err)
+			fmt.Fprintf(&all, "(%v)", fault.CodeOf(err))
+			n--
+			continue
+		}
+		for m, err := range b.Messages() {
+			if err != nil {
+				t.Logf("message: %v", err)
+				fmt.Fprintf(&all, "(%v)", fault.CodeOf(err))
+			} else {
+				all.Write(m.Value)
+			}
+			n--
+		}
+		b.Release()
+	}
+	return all.String()
+}
+
+func TestConsume(t *testing.T) {
+	story(t, 1, func(t *testing.T, b *fake) {
+		b.seed = 42
+		b.fill("orders", 0, "abc", "de", "f")
+		c := b.client()
+		defer c.Close()
+		for _, x := range []struct {
+			from Start
+			want string
+		}{
+			{Earliest, "abcdefg"}, {At(0), "abcdefg"}, {At(1), "bcdefg"}, {At(3), "defg"}, {At(6), "g"}, {Latest, "g"},
+		} {
+			k := consumer(t, c, From(x.from))
+			b.set(func() { b.topics["orders"].parts[0].end = 6 })
+			b.set(func() { b.topics["orders"].parts[0].batches = b.topics["orders"].parts[0].batches[:3] })
+			b.fill("orders", 0, "g")
+			b.deliver()
+			if got := read(t, k, len(x.want)); got != x.want {
+				t.Errorf("from %+v: got %s, want %s", x.from, got, x.want)
+			}
+			if lag := k.Lag(); lag != 0 {
+				t.Errorf("from %+v: lag %d at the end", x.from, lag)
+			}
+			if _, err := k.Poll(ctxFor(t, time.Second)); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("nothing left: %v", err)
+			}
+			_ = k.Close()
+			b.set(func() {
+				b.topics["orders"].parts[0].end = 6
+				b.topics["orders"].parts[0].batches = b.topics["orders"].parts[0].batches[:3]
+			})
+		}
+	})
+}
+
+// TestConsumeAcrossReconnects: connections break, the consumer goes on at the
+// next offset without loss or repetition.
+func TestConsumeAcrossReconnects(t *testing.T) {
+	story(t, 2, func(t *testing.T, b *fake) {
+		c := b.client()
+		defer c.Close()
+		k := consumer(t, c, From(Earliest))
+		var got strings.Builder
+		for round := range 10 {
+			b.fill("orders", 0, string(rune('a'+round)))
+			b.fill("orders", 1, string(rune('A'+round)))
+			b.deliver()
+			if round%2 == 0 {
+				synctest.Wait()
+				b.cut()
+			}
+			part := []byte(read(t, k, 2))
+			slices.Sort(part)
+			got.Write(part)
+		}
+		if got.String() != "AaBbCcDdEeFfGgHhIiJj" {
+			t.Errorf("got %s", got.String())
+		}
+	})
+}
+
+// TestConsumerCredit: the broker never holds more credit than the window, and
+// gets it back in steps of half.
+func TestConsumerCredit(t *testing.T) {
+	story(t, 1, func(t *testing.T, b *fake) {
+		var credits []uint64
+		b.hook = func(s *session, h wire.Header, payload []byte) bool {
+			if h.Opcode == wire.OpCredit {
+				var x wire.Credit
+				if err := x.Parse(payload); err != nil {
+					t.Error(err)
+				}
+				credits = append(credits, x.Bytes)
+			}
+			return false
+		}
+		for range 100 {
+			b.fill("orders", 0, "0123456789") // about 230 bytes on the wire
+		}
+		c := b.client()
+		defer c.Close()
+		k := consumer(t, c, From(Earliest), WithCredit(2000))
+		synctest.Wait()
+		var held int
+		b.set(func() {
+			for s := range b.sessions {
+				for _, sub := range s.subs {
+					held = int(sub.next)
+				}
+			}
+		})
+		if held < 80 || held > 100 {
+			t.Errorf("the broker sent %d messages ahead with a credit of 2000 bytes", held)
+		}
+		if got := read(t, k, 1000); got != strings.Repeat("0123456789", 100) {
+			t.Error("messages are missing")
+		}
+		synctest.Wait()
+		b.set(func() {
+			if n := len(credits); n < 10 || n > 25 {
+				t.Errorf("credit came back in %d steps: %v", n, credits)
+			}
+			for _, n := range credits {
+				if n < 1000 || n > 2000 {
+					t.Errorf("a step of %d bytes with a window of 2000", n)
+				}
+			}
+		})
+	})
+}
+
+func TestConsumerErrors(t *testing.T) {
+	story(t, 1, func(t *testing.T, b *fake) {
+		b.fill("orders", 0, "abc")
+		c := b.client()
+		defer c.Close()
+		var f *fault.Error
+		if _, err := c.Consumer(t.Context(), "orders", From(At(9))); !errors.As(err, &f) || f.Code != fault.OutOfRange || f.Value != 9 || f.Limit != 3 {
+			t.Errorf("offset 9 of 3: %v", err)
+		}
+		if _, err := c.Consumer(t.Context(), "orders", Partitions(4)); !errors.Is(err, fault.NotFound) {
+			t.Errorf("partition 4 of 1: %v", err)
+		}
+		if _, err := c.Consumer(t.Context(), "nowhere"); !errors.Is(err, fault.NotFound) {
+			t.Errorf("an unknown topic: %v", err)
+		}
+		if _, err := c.Consumer(t.Context(), "orders", From(At(-3))); !errors.Is(err, fault.Invalid) {
+			t.Errorf("offset -3: %v", err)
+		}
+		if _, err := c.Consumer(t.Context(), "orders", WithCredit(0)); !errors.Is(err, fault.Invalid) {
+			t.Errorf("no credit: %v", err)
+		}
+	})
+}
+
+// TestRetentionOvertakes: the log start passes the consumer while it is away.
+// It gets a typed error, and goes on after Seek.
+func TestRetentionOvertakes(t *testing.T) {
+	story(t, 1, func(t *testing.T, b *fake) {
+		b.fill("orders", 0, "abc")
+		c := b.client()
+		defer c.Close()
+		k := consumer(t, c, From(Earliest))
+		if got := read(t, k, 3); got != "abc" {
+			t.Fatal(got)
+		}
+		b.set(func() { b.down = true })
+		b.cut()
+		b.fill("orders", 0, "def", "ghi")
+		b.set(func() {
+			b.topics["orders"].parts[0].start = 6
+			b.topics["orders"].parts[0].batches = b.topics["orders"].parts[0].batches[2:]
+			b.down = false
+		})
+		if _, err := k.Poll(t.Context()); !errors.Is(err, fault.OutOfRange) {
+			t.Errorf("poll: %v", err)
+		}
+		if p := k.Positions(); len(p) != 1 || !errors.Is(p[0].Err, fault.OutOfRange) || p[0].Offset != 3 {
+			t.Errorf("positions %+v", p)
+		}
+		if err := k.Seek(t.Context(), 0, Earliest); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, k, 3); got != "ghi" {
+			t.Errorf("after seek: %s", got)
+		}
+		if err := k.Seek(t.Context(), 1, Earliest); !errors.Is(err, fault.NotFound) {
+			t.Errorf("seek in partition 1 of 1: %v", err)
+		}
+	})
+}
+
+func TestSeek(t *testing.T) {
+	story(t, 1, func(t *testing.T, b *fake) {
+		b.fill("orders", 0, "abc", "def")
+		c := b.client()
+		defer c.Close()
+		k := consumer(t, c, From(Earliest))
+		if got := read(t, k, 3); got != "abc" {
+			t.Fatal(got)
+		}
+		synctest.Wait() // "def" is received and will be discarded
+		if err := k.Seek(t.Context(), 0, At(1)); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, k, 5); got != "bcdef" {
+			t.Errorf("after seek: %s", got)
+		}
+		synctest.Wait()
+		b.set(func() {
+			for s := range b.sessions {
+				if len(s.subs) != 1 {
+					t.Errorf("%d subscriptions at the broker", len(s.subs))
+				}
+			}
+		})
+	})
+}
+
+// TestGap: the broker skips a damaged range. The consumer is told once.
+func TestGap(t *testing.T) {
+	story(t, 1, func(t *testing.T, b *fake) {
+		b.fill("orders", 0, "abc", "def", "ghi")
+		b.set(func() {
+			p := b.topics["orders"].parts[0]
+			p.batches = slices.Delete(p.batches, 1, 2)
+		})
+		c := b.client()
+		defer c.Close()
+		k := consumer(t, c, From(Earliest))
+		if got := read(t, k, 3); got != "abc" {
+			t.Fatal(got)
+		}
+		_, err := k.Poll(t.Context())
+		var gap *GapError
+		if !errors.As(err, &gap) || gap.From != 3 || gap.Next != 6 || !errors.Is(err, fault.Corrupted) {
+			t.Fatalf("gap: %v", err)
+		}
+		if got := read(t, k, 3); got != "ghi" {
+			t.Errorf("after the gap: %s", got)
+		}
+	})
+}
+
+func TestPollRaw(t *testing.T) {
+	story(t, 1, func(t *testing.T, b *fake) {
+		b.seed = 7
+		b.fill("orders", 0, "abc")
+		c := b.client()
+		defer c.Close()
+		k := consumer(t, c, From(At(1)))
+		r, err := k.PollRaw(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Runs) != 1 || r.Runs[0].Seed != 7 || r.Wanted != 1 || r.HWM != 3 || r.Partition != 0 {
+			t.Errorf("raw delivery %+v", r)
+		}
+		if err := message.VerifyHeader(r.Batches, 7); err != nil {
+			t.Error(err)
+		}
+		if got := strings.Join(valuesOf(t, r.Batches), ""); got != "abc" {
+			t.Errorf("batch of %s", got)
+		}
+		r.Release()
+		r.Release()
+	})
+}
+
+// delivery tampers with the next DELIVER before it is sent.
+func (f *fake) tamper(change func(h *wire.DeliverHead, batches []byte) []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for s := range f.sessions {
+		b := s.nextDelivery()
+		if b == nil {
+			f.t.Fatal("nothing to deliver")
+		}
+		h, _ := wire.ParseHeader(b, 1<<20)
+		var head wire.DeliverHead
+		batches, err := wire.ParseDeliver(wire.PayloadOf(b), &head)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		batches = change(&head, batches)
+		out := wire.AppendDeliverHead(wire.AppendHeader(nil, h), &head)
+		s.later(wire.EndFrame(append(out, batches...), 0))
+	}
+}
+
+// TestLyingDeliveries: what a broker (or a wire, or a disk) may do to batches,
+// and the error each gets.
+func TestLyingDeliveries(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(h *wire.DeliverHead, b []byte) []byte
+		want   string // of the two batches abc, def
+	}{
+		{"nothing", func(h *wire.DeliverHead, b []byte) []byte { return b }, "abcdef"},
+		{"body bit", func(h *wire.DeliverHead, b []byte) []byte { b[len(b)-1] ^= 1; return b }, "(corrupted)def"},
+		{"header bit", func(h *wire.DeliverHead, b []byte) []byte { b[40] ^= 2; return b }, "(corrupted)def"},
+		{"another segment's batch", func(h *wire.DeliverHead, b []byte) []byte { h.Runs[0].Seed++; return b }, "(corrupted)def"},
+		{"magic", func(h *wire.DeliverHead, b []byte) []byte { b[0] = 0; return b }, "(corrupted)def"},
+		{"length beyond the run", func(h *wire.DeliverHead, b []byte) []byte { b[4]++; b[72]++; return b }, "(protocol-violation)def"},
+		{"enormous length", func(h *wire.DeliverHead, b []byte) []byte { b[7] = 0x7f; return b }, "(too-large)def"},
+		{"batch count", func(h *wire.DeliverHead, b []byte) []byte { h.Runs[0].Batches = 2; h.Runs[0].Bytes = uint32(len(b)) + 80; return append(b, make([]byte, 80)...) }, "abc(corrupted)def"},
+		{"run of other offsets", func(h *wire.DeliverHead, b []byte) []byte { h.Runs[0].End = 2; return b }, "(protocol-violation)(corrupted)def"},
+		{"ranges", func(h *wire.DeliverHead, b []byte) []byte { h.Ranges = []wire.Range{{First: 0, End: 1}, {First: 2, End: 9}}; return b }, "acdef"},
+		{"wanted", func(h *wire.DeliverHead, b []byte) []byte { h.Wanted = 2; return b }, "cdef"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			story(t, 1, func(t *testing.T, b *fake) {
+				cl := b.client()
+				defer cl.Close()
+				k := consumer(t, cl, From(Earliest))
+				synctest.Wait()
+				b.fill("orders", 0, "abc", "def")
+				b.tamper(c.change)
+				synctest.Wait()
+				b.deliver()
+				got := ""
+				for !strings.HasSuffix(got, "f") {
+					got += read(t, k, 1)
+				}
+				if got != c.want {
+					t.Errorf("got %s, want %s", got, c.want)
+				}
+			})
+		})
+	}
+}
+
+// TestLyingBroker: what ends the connection, tells the application, and is got
+// over by a new connection.
+func TestLyingBroker(t *testing.T) {
+	deliver := func(h wire.Header, head wire.DeliverHead, b []byte) []byte {
+		return append(wire.AppendDeliverFrame(nil, h, &head), b...)
+	}
+	for _, c := range []struct {
+		name string
+		lie  func(t *testing.T, s *session, handle uint32) []byte
+		want fault.Code // what Poll gets first; None: nothing but the messages
+	}{
+		{"another partition", func(t *testing.T, s *session, handle uint32) []byte {
+			b := encoded(t, "x")
+			return deliver(wire.Header{Opcode: wire.OpDeliver, Handle: handle},
+				wire.DeliverHead{Partition: 3, HWM: 1, Runs: []wire.Run{{End: 1, Bytes: uint32(len(b)), Batches: 1}}}, b)
+		}, fault.ProtocolViolation},
+		{"a delivery of nothing but a length", func(t *testing.T, s *session, handle uint32) []byte {
+			return wire.EndFrame(append(wire.AppendHeader(nil, wire.Header{Opcode: wire.OpDeliver, Handle: handle}), 1, 2, 3), 0)
+		}, fault.ProtocolViolation},
+		{"a frame of 100 MiB", func(t *testing.T, s *session, handle uint32) []byte {
+			return wire.AppendHeader(nil, wire.Header{Opcode: wire.OpDeliver, Handle: handle, Length: 100 << 20})
+		}, fault.None},
+		{"an answer to nothing", func(t *testing.T, s *session, handle uint32) []byte {
+			return wire.AppendFrame(nil, wire.Header{Opcode: wire.OpProduce.Response(), Correlation: 4711}, &wire.ProduceOK{})
+		}, fault.None},
+		{"a request", func(t *testing.T, s *session, handle uint32) []byte {
+			return wire.AppendFrame(nil, wire.Header{Opcode: wire.OpMetadata, Correlation: 1}, &wire.MetadataRequest{})
+		}, fault.None},
+		{"half a frame and the end", func(t *testing.T, s *session, handle uint32) []byte {
+			s.f.wg.Go(func() { time.Sleep(time.Millisecond); _ = s.nc.Close() })
+			return wire.AppendHeader(nil, wire.Header{Opcode: wire.OpDeliver, Handle: handle, Length: 1000})
+		}, fault.None},
+		{"no subscription of mine", func(t *testing.T, s *session, handle uint32) []byte {
+			b := encoded(t, "x")
+			return deliver(wire.Header{Opcode: wire.OpDeliver, Handle: handle + 99},
+				wire.DeliverHead{HWM: 1, Runs: []wire.Run{{End: 1, Bytes: uint32(len(b)), Batches: 1}}}, b)
+		}, fault.None},
+		{"news only", func(t *testing.T, s *session, handle uint32) []byte {
+			return deliver(wire.Header{Opcode: wire.OpDeliver, Handle: handle}, wire.DeliverHead{HWM: 0}, nil)
+		}, fault.None},
+		{"old messages again", func(t *testing.T, s *session, handle uint32) []byte {
+			return nil
+		}, fault.None},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			story(t, 1, func(t *testing.T, b *fake) {
+				cl := b.client()
+				defer cl.Close()
+				k := consumer(t, cl, From(Earliest))
+				b.set(func() {
+					for s := range b.sessions {
+						for h := range s.subs {
+							if out := c.lie(t, s, h); out != nil {
+								s.later(out)
+							}
+						}
+					}
+				})
+				if c.want != fault.None {
+					if _, err := k.Poll(ctxFor(t, time.Hour)); !errors.Is(err, c.want) {
+						t.Errorf("poll: %v", err)
+					}
+				}
+				time.Sleep(10 * time.Second)
+				b.fill("orders", 0, "abc")
+				b.deliver()
+				if got := read(t, k, 3); got != "abc" {
+					t.Errorf("afterwards: %s", got)
+				}
+			})
+		})
+	}
+}
+
+// TestUninvited: a broker that sends without credit is cut off before its
+// frame takes memory.
+func TestUninvited(t *testing.T) {
+	story(t, 1, func(t *testing.T, b *fake) {
+		b.fill("orders", 0, "abc", "def", "ghi")
+		c := b.client()
+		defer c.Close()
+		k := consumer(t, c, From(Earliest), WithCredit(100))
+		synctest.Wait() // one delivery took it all
+		b.set(func() {
+			for s := range b.sessions {
+				for _, sub := range s.subs {
+					sub.credit = 1000
+				}
+			}
+		})
+		b.deliver()
+		got := ""
+		for !strings.HasSuffix(got, "i") {
+			got += read(t, k, 1)
+		}
+		if got != "abc(credit-exceeded)defghi" {
+			t.Errorf("got %s", got)
+		}
+	})
+}
+
+// TestSubscribeRetries: a retryable refusal delays, another one ends it.
+func TestSubscribeRetries(t *testing.T) {
+	story(t, 1, func(t *testing.T, b *fake) {
+		b.fill("orders", 0, "abc")
+		n := 0
+		b.hook = func(s *session, h wire.Header, payload []byte) bool {
+			if h.Opcode != wire.OpSubscribe {
+				return false
+			}
+			if n++; n < 4 {
+				s.later(refuse(h, fault.New(fault.ResourceExhausted, "subscribe")))
+				return true
+			}
+			return false
+		}
+		c := b.client()
+		defer c.Close()
+		k := consumer(t, c, From(Earliest))
+		if got := read(t, k, 3); got != "abc" || n != 4 {
+			t.Errorf("got %s after %d attempts", got, n)
+		}
+		b.set(func() {
+			for s := range b.sessions {
+				for h := range s.subs {
+					x := wire.FromError(fault.New(fault.NotFound, "deliver").WithField("topic").WithBits(fault.BitClosesHandle), wire.OpSubscribe)
+					s.later(wire.AppendFrame(nil, wire.Header{Opcode: wire.OpError.Response(), Handle: h}, &x))
+				}
+			}
+		})
+		if _, err := k.Poll(t.Context()); !errors.Is(err, fault.NotFound) {
+			t.Errorf("poll: %v", err)
+		}
+	})
+}
+
+func TestConsumerClose(t *testing.T) {
+	story(t, 3, func(t *testing.T, b *fake) {
+		c := b.client()
+		defer c.Close()
+		k := consumer(t, c)
+		polled := make(chan error)
+		go func() { _, err := k.Poll(t.Context()); polled <- err }()
+		synctest.Wait()
+		_ = k.Close()
+		_ = k.Close()
+		if err := <-polled; !errors.Is(err, fault.Closed) {
+			t.Errorf("poll: %v", err)
+		}
+		synctest.Wait()
+		b.set(func() {
+			for s := range b.sessions {
+				if len(s.subs) != 0 {
+					t.Errorf("%d subscriptions are left at the broker", len(s.subs))
+				}
+			}
+		})
+	})
+}

@@ -1,0 +1,642 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/portask/portask/broker/compression"
+	"github.com/portask/portask/broker/fault"
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/wire"
+)
+
+// Receipt says where a message was stored.
+type Receipt struct {
+	Partition  uint32
+	Offset     message.Offset // message.NoOffset at ack level none and for some duplicates
+	AppendTime time.Time      // the broker's clock; zero at ack level none
+	Duplicate  bool           // stored by an earlier attempt whose answer was lost
+}
+
+// ProducerOption changes a Producer's defaults.
+type ProducerOption func(*producerConfig)
+
+type producerConfig struct {
+	ack         message.AckLevel
+	idempotent  bool
+	linger      time.Duration
+	batchBytes  int
+	policy      compression.Policy
+	partitioner func(m *message.Message, partitions int) int
+	maxBuffered int
+	delivery    time.Duration
+	encoding    message.Encoding
+	keyHashes   bool
+}
+
+// Defaults of a Producer.
+const (
+	// DefaultLinger is how long a batch waits to fill, counted from the
+	// producer's last send: a message that comes after a pause leaves at once.
+	// A batch of one message costs both sides a wake-up and a few system calls,
+	// some 60 µs of CPU a side against 1 µs for a message in a full batch, so
+	// at most a thousand part-filled batches a second cost at most 6 % of a
+	// core. A shorter linger could not be kept: the Go runtime rounds a sleep of
+	// an idle process up to 1 ms. From 64 messages of 1 KiB per millisecond on,
+	// batches are full before and linger does not matter.
+	DefaultLinger = time.Millisecond
+
+	// DefaultBatchBytes is the size at which a batch is sent without waiting
+	// for more. 64 KiB is where both the cost of a write per byte and the ratio
+	// of the compressors stop improving.
+	DefaultBatchBytes = 64 << 10
+
+	// DefaultMaxBuffered bounds what a producer holds: 512 full batches, or
+	// 30 ms at 1 GB/s, several times what is in flight while a broker syncs.
+	DefaultMaxBuffered = 32 << 20
+
+	// DefaultDeliveryTimeout outlasts the restart of a broker with its recovery.
+	DefaultDeliveryTimeout = 2 * time.Minute
+
+	// inFlightBatches bounds the unanswered batches of a partition to the
+	// number of batches whose sequence the broker remembers.
+	inFlightBatches = 5
+)
+
+// WithAck sets what an acknowledgement means. Default message.AckDurable. At
+// message.AckNone nothing is acknowledged: callbacks come when a batch was
+// written to the connection, and a loss is silent.
+func WithAck(level message.AckLevel) ProducerOption {
+	return func(o *producerConfig) { o.ack = level }
+}
+
+// WithIdempotence makes the broker recognise a batch sent again, so that no
+// retry duplicates or reorders messages. Without it a batch may be stored twice,
+// and behind its successors. Default on; it is off at AckNone.
+func WithIdempotence(on bool) ProducerOption {
+	return func(o *producerConfig) { o.idempotent = on }
+}
+
+// WithLinger sets how long a batch waits to fill; see DefaultLinger. 0 sends
+// whatever there is as soon as the connection takes it.
+func WithLinger(d time.Duration) ProducerOption {
+	return func(o *producerConfig) { o.linger = d }
+}
+
+// WithBatchBytes sets the size, before compression, at which a batch is sent.
+// The message that reaches it still goes in unless it would pass it by more
+// than a quarter; a larger message makes a batch of its own. Default
+// DefaultBatchBytes.
+func WithBatchBytes(n int) ProducerOption {
+	return func(o *producerConfig) { o.batchBytes = n }
+}
+
+// WithCompression sets when and how batches are compressed. Default: never.
+// The work is done on the producer's own goroutine.
+func WithCompression(p compression.Policy) ProducerOption {
+	return func(o *producerConfig) { o.policy = p }
+}
+
+// WithPartitioner replaces the choice of a partition: f returns one in
+// [0, partitions). It is called under the producer's lock and must be quick.
+// Default: by key as Kafka does (message.PartitionFor), and without a key one
+// partition after the other, changing with each batch.
+func WithPartitioner(f func(m *message.Message, partitions int) int) ProducerOption {
+	return func(o *producerConfig) { o.partitioner = f }
+}
+
+// WithMaxBuffered bounds the bytes of messages held by the producer. When they
+// are reached, Send waits. Default DefaultMaxBuffered.
+func WithMaxBuffered(n int) ProducerOption {
+	return func(o *producerConfig) { o.maxBuffered = n }
+}
+
+// WithDeliveryTimeout sets for how long a batch is tried before its callbacks
+// get an error. Default DefaultDeliveryTimeout. It is checked every eighth of
+// itself.
+func WithDeliveryTimeout(d time.Duration) ProducerOption {
+	return func(o *producerConfig) { o.delivery = d }
+}
+
+// WithEncoding notes in each batch how its values were encoded.
+func WithEncoding(e message.Encoding) ProducerOption {
+	return func(o *producerConfig) { o.encoding = e }
+}
+
+// WithKeyHashes adds a table of key hashes to each batch, for consumers that
+// order or select by key.
+func WithKeyHashes(on bool) ProducerOption {
+	return func(o *producerConfig) { o.keyHashes = on }
+}
+
+func (o *producerConfig) validate() error {
+	bad := func(field, detail string, args ...any) error {
+		return fault.New(fault.Invalid, "open producer").WithField(field).WithDetail(detail, args...).
+			WithCategory(fault.CategoryConfiguration)
+	}
+	switch {
+	case !o.ack.Valid():
+		return bad("ack", "%d is no level", o.ack)
+	case o.linger < 0:
+		return bad("linger", "is %v, must not be negative", o.linger)
+	case o.batchBytes < 1:
+		return bad("batch bytes", "is %d, must be at least 1", o.batchBytes)
+	case o.maxBuffered < 1:
+		return bad("max buffered", "is %d, must be at least 1", o.maxBuffered)
+	case o.delivery < time.Millisecond:
+		return bad("delivery timeout", "is %v, must be at least 1ms", o.delivery)
+	}
+	return o.policy.Validate()
+}
+
+// Producer sends messages to one topic. Its methods may be called from any
+// number of goroutines; messages for one partition are stored in the order in
+// which the calls took the producer's lock, retries included (but see
+// WithIdempotence).
+//
+// Callbacks are called in that order per partition, all from one goroutine. A
+// callback may call SendAsync but must not wait for anything else of the
+// producer (Send, Flush, Close), nor call SendAsync with a context that does
+// not end, since it is what frees the buffer.
+type Producer struct {
+	c        *Client
+	l        *link
+	topic    string
+	op       string // "produce orders"
+	o        producerConfig
+	compress func(dst, src []byte) ([]byte, message.Algorithm) // nil: never
+
+	wake   chan struct{} // capacity 1: for the sender
+	called chan struct{} // capacity 1: for the callback goroutine
+	space  chan struct{} // capacity 1: for one goroutine that waits for buffer
+	ended  chan struct{} // closed when the sender has ended
+	quit   chan struct{} // closed when the callback goroutine has ended
+
+	waiters sync.Pool // of *waiter; its own, since a channel belongs to a synctest bubble
+
+	mu      sync.Mutex
+	err     error   // why nothing more is sent; guarded by mu, like all that follows
+	closing bool    // the sender is to fail what is left and end
+	lanes   []*lane // by partition; grows when the topic does
+	active  []*lane // those that may have something to send
+	rotor   int     // where in active the next search begins
+	sticky  uint32  // partition of messages without key
+
+	buffered int // bytes of messages held, see batch.charge
+	waiting  int // goroutines that wait for buffer
+	ready    int // batches in queues, or to be sent again
+	urgent   int // lanes whose open batch must not linger
+	flushing int // calls of Flush: nothing lingers
+	opens    int // lanes with an open batch
+	live     int // batches not released
+
+	lingerAt  time.Time // when open batches are sent; meaningful while opens > 0
+	lastSend  time.Time
+	sleeping  bool      // the sender waits
+	sleepTill time.Time // until then; zero: until woken
+	checkAt   time.Time // next look at timeouts
+
+	cn       *conn // nil while there is none that takes requests
+	handle   uint32
+	opening  bool // an OPEN_PRODUCER is unanswered
+	opened   bool // once
+	openAt   time.Time
+	openWait backoff
+	first    chan struct{} // closed when opened for the first time or err is set
+	id       uint64
+	epoch    uint16
+	credit   int64
+	reason   wire.CreditReason
+	lim      message.Limits // ours, cut to the broker's
+
+	done, spareDone []completion // for the callback goroutine
+	batches         []*batch     // for reuse
+	builders        []*message.Builder
+	stats           ProducerStats
+}
+
+// ProducerStats counts since the producer was opened, but for the last three.
+type ProducerStats struct {
+	Messages   uint64 // accepted by Send
+	Batches    uint64 // sent, retries not counted
+	Bytes      uint64 // of frames sent, retries included
+	RawBytes   uint64 // of batch bodies before compression, retries not counted
+	Retries    uint64 // batches sent again
+	Duplicates uint64 // batches the broker had stored by an earlier attempt
+	Failed     uint64 // messages whose callback got an error
+	Dropped    uint64 // batches refused by the broker at ack level none
+
+	Buffered     int // bytes held now
+	Credit       int64
+	CreditReason wire.CreditReason // why there is no more credit
+}
+
+// Producer opens a producer on a topic and waits until the broker has accepted
+// it.
+//
+// Errors: fault.NotFound for the topic, fault.LevelUnavailable if its engine
+// does not give the ack level, fault.Invalid for an option, the context's.
+func (c *Client) Producer(ctx context.Context, topic string, opts ...ProducerOption) (*Producer, error) {
+	p := &Producer{
+		c: c, l: c.link(), topic: topic, op: "produce " + topic,
+		o: producerConfig{
+			ack:         message.AckDurable,
+			idempotent:  true,
+			linger:      DefaultLinger,
+			batchBytes:  DefaultBatchBytes,
+			maxBuffered: DefaultMaxBuffered,
+			delivery:    DefaultDeliveryTimeout,
+		},
+		wake: make(chan struct{}, 1), called: make(chan struct{}, 1), space: make(chan struct{}, 1),
+		ended: make(chan struct{}), quit: make(chan struct{}), first: make(chan struct{}),
+		openWait: backoff{least: c.cfg.backoffLeast, most: c.cfg.backoffMost},
+		lim:      c.cfg.lim,
+	}
+	for _, o := range opts {
+		o(&p.o)
+	}
+	if p.o.ack == message.AckNone {
+		p.o.idempotent = false
+	}
+	if err := p.o.validate(); err != nil {
+		return nil, err
+	}
+	if err := wire.CheckTopicName(topic); err != nil {
+		return nil, err
+	}
+	if p.o.policy.Strategy != compression.Never {
+		p.compress = p.o.policy.Compress
+	}
+	if err := c.register(p.op, p); err != nil {
+		return nil, err
+	}
+	go p.send()
+	go p.callBack()
+	p.l.use(p)
+	select {
+	case <-p.first:
+	case <-ctx.Done():
+		p.abort()
+		return nil, ctxErr(ctx, "open producer "+topic, "no answer from "+c.addr)
+	case <-c.ctx.Done():
+		p.abort()
+		return nil, closedErr("open producer " + topic)
+	}
+	p.mu.Lock()
+	err := p.err
+	p.mu.Unlock()
+	if err != nil {
+		p.abort()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Partitions returns the number of the topic's partitions, as of the last time
+// the producer was opened.
+func (p *Producer) Partitions() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.lanes)
+}
+
+// Stats returns the counters.
+func (p *Producer) Stats() ProducerStats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.stats
+	s.Buffered, s.Credit, s.CreditReason = p.buffered, p.credit, p.reason
+	return s
+}
+
+// SendAsync hands over a copy of m and returns; it waits only while the buffer
+// is full. A message without Timestamp gets the current time. cb, if not nil,
+// is called once m is acknowledged or has failed for good; see Producer. After
+// an error cb is never called.
+//
+// Errors: fault.TooLarge and fault.Invalid for m; the context's, whose text
+// tells what the buffer waits for; fault.Closed; the error that ended the
+// producer (fault.Fenced, fault.OutOfSequence, fault.NotFound).
+func (p *Producer) SendAsync(ctx context.Context, m *message.Message, cb func(Receipt, error)) error {
+	return p.enqueue(ctx, anyPartition, m, entry{cb: cb})
+}
+
+// SendAsyncTo is SendAsync for a given partition.
+func (p *Producer) SendAsyncTo(ctx context.Context, partition uint32, m *message.Message, cb func(Receipt, error)) error {
+	return p.enqueue(ctx, int64(partition), m, entry{cb: cb})
+}
+
+// Send is SendAsync that waits for the outcome. While a goroutine waits its
+// batch does not linger: it is sent as soon as the one before is acknowledged.
+// If ctx ends first, the message may still be stored.
+func (p *Producer) Send(ctx context.Context, m *message.Message) (Receipt, error) {
+	return p.sendWait(ctx, anyPartition, m)
+}
+
+// SendTo is Send for a given partition.
+func (p *Producer) SendTo(ctx context.Context, partition uint32, m *message.Message) (Receipt, error) {
+	return p.sendWait(ctx, int64(partition), m)
+}
+
+// waiter is a goroutine in Send.
+type waiter struct {
+	done chan struct{} // capacity 1
+	r    Receipt
+	err  error
+}
+
+func (p *Producer) sendWait(ctx context.Context, partition int64, m *message.Message) (Receipt, error) {
+	w, _ := p.waiters.Get().(*waiter)
+	if w == nil {
+		w = &waiter{done: make(chan struct{}, 1)}
+	}
+	if err := p.enqueue(ctx, partition, m, entry{w: w}); err != nil {
+		p.waiters.Put(w)
+		return Receipt{}, err
+	}
+	select {
+	case <-w.done:
+		r, err := w.r, w.err
+		*w = waiter{done: w.done}
+		p.waiters.Put(w)
+		return r, err
+	case <-ctx.Done():
+		// w is left to the callback goroutine and then to the collector.
+		return Receipt{}, ctxErr(ctx, p.op, p.state())
+	}
+}
+
+// SendBatch sends a batch that was finished before, without looking inside. It
+// belongs to the producer until cb was called: with the offset of the first
+// message, or an error. An idempotent producer writes its id, epoch and
+// sequence into the envelope, another one sends the batch as it is.
+//
+// Errors as for SendAsync, and those of message.ParseEnvelope.
+func (p *Producer) SendBatch(ctx context.Context, partition uint32, b []byte, cb func(Receipt, error)) error {
+	e, err := message.ParseEnvelope(b, &p.c.cfg.lim)
+	if err != nil {
+		return err
+	}
+	if e.Bytes() != len(b) {
+		return fault.New(fault.Invalid, p.op).WithField("body_len").
+			WithDetail("the envelope makes the batch %d bytes long, it has %d", e.Bytes(), len(b))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.acquire(ctx, len(b)); err != nil {
+		return err
+	}
+	l, err := p.lane(int64(partition), nil)
+	if err != nil {
+		return err
+	}
+	if len(b) > p.lim.BatchBytes {
+		return fault.New(fault.TooLarge, p.op).WithField("batch").WithLimit(int64(len(b)), int64(p.lim.BatchBytes))
+	}
+	p.shut(l)
+	x := p.newBatch(l)
+	x.buf, x.env, x.external = b, e, true
+	x.entries = append(x.entries, entry{cb: cb})
+	x.charge, x.born = len(b), time.Now()
+	p.buffered += x.charge
+	p.stats.Messages += uint64(e.Count)
+	p.push(l, x)
+	return nil
+}
+
+// Flush sends what lingers and waits until all messages handed over before the
+// call are acknowledged or have failed, and their callbacks were called. It
+// must not be called from a callback.
+func (p *Producer) Flush(ctx context.Context) error {
+	f := &flush{done: make(chan struct{})}
+	p.mu.Lock()
+	for _, l := range p.lanes {
+		if b := l.last(); b != nil {
+			f.left++
+			b.flushes = append(b.flushes, f)
+		}
+	}
+	// What is resolved already waits for its callbacks, in order: an empty
+	// completion behind it tells when they were called.
+	f.left++
+	p.complete(completion{flushes: []*flush{f}})
+	p.flushing++
+	p.poke()
+	p.mu.Unlock()
+	var err error
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		err = ctxErr(ctx, "flush "+p.topic, p.state())
+	}
+	p.mu.Lock()
+	p.flushing--
+	p.mu.Unlock()
+	return err
+}
+
+// Close refuses new messages, flushes and closes the producer. If ctx ends
+// before, the callbacks of what is left get fault.Closed, and the error is the
+// context's. A batch given to SendBatch that is on its way then may be read
+// until Client.Close. Close may be called more than once.
+func (p *Producer) Close(ctx context.Context) error {
+	p.mu.Lock()
+	if p.err == nil {
+		p.err = closedErr(p.op)
+	}
+	p.letIn()
+	p.mu.Unlock()
+	err := p.Flush(ctx)
+	p.mu.Lock()
+	cn, handle := p.cn, p.handle
+	p.mu.Unlock()
+	if err == nil && cn != nil && handle != 0 {
+		w := &call{resp: new(wire.Empty), done: make(chan error, 1)}
+		if cn.request(wire.OpCloseProducer, handle, new(wire.CloseProducer), w) == nil {
+			select {
+			case <-w.done: // an error here means that the handle is gone, which is what was wanted
+			case <-ctx.Done():
+				cn.forget(w)
+				err = ctxErr(ctx, "close producer "+p.topic, "no answer from "+p.c.addr)
+			}
+		}
+	}
+	p.abort()
+	return err
+}
+
+// abort ends both goroutines. Messages not acknowledged fail with fault.Closed.
+func (p *Producer) abort() {
+	p.l.leave(p)
+	p.mu.Lock()
+	if p.err == nil {
+		p.err = closedErr(p.op)
+	}
+	p.closing = true
+	p.poke()
+	p.mu.Unlock()
+	<-p.ended
+	<-p.quit
+	p.c.unregister(p)
+}
+
+// state says in words what messages wait for.
+func (p *Producer) state() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stateLocked()
+}
+
+func (p *Producer) stateLocked() string {
+	switch {
+	case p.cn == nil:
+		return "no connection to " + p.c.addr
+	case p.handle == 0:
+		return "the producer is being opened"
+	case p.credit <= 0 && p.reason != wire.CreditNormal:
+		return "the broker gives no credit: " + p.reason.String()
+	case p.credit <= 0:
+		return "the broker gives no credit yet"
+	}
+	return "waiting for acknowledgements"
+}
+
+// anyPartition lets the producer choose.
+const anyPartition = -1
+
+// lane returns the lane for m. mu is held.
+func (p *Producer) lane(partition int64, m *message.Message) (*lane, error) {
+	n := len(p.lanes)
+	if partition == anyPartition {
+		switch {
+		case p.o.partitioner != nil:
+			partition = int64(p.o.partitioner(m, n))
+		case m.Key != nil:
+			partition = int64(message.PartitionFor(m.Key, n))
+		default:
+			partition = int64(p.sticky)
+		}
+	}
+	if partition < 0 || partition >= int64(n) {
+		return nil, fault.New(fault.NotFound, p.op).WithField("partition").WithLimit(partition, int64(n)-1)
+	}
+	return p.lanes[partition], nil
+}
+
+// acquire waits until n more bytes may be buffered. mu is held, and released
+// while waiting.
+func (p *Producer) acquire(ctx context.Context, n int) error {
+	for {
+		if p.err != nil {
+			p.letIn() // whoever else waits has to know
+			return p.err
+		}
+		// A message larger than the whole buffer is let in alone.
+		if p.buffered+n <= p.o.maxBuffered || p.buffered == 0 {
+			if p.waiting > 0 && p.buffered+n < p.o.maxBuffered {
+				p.letIn() // the next one may fit as well
+			}
+			return nil
+		}
+		p.waiting++
+		p.poke() // open batches may be what fills the buffer
+		p.mu.Unlock()
+		var err error
+		select {
+		case <-p.space:
+		case <-ctx.Done():
+			err = ctxErr(ctx, p.op, "")
+		case <-p.ended:
+			err = closedErr(p.op)
+		}
+		p.mu.Lock()
+		p.waiting--
+		if err != nil {
+			var f *fault.Error
+			if errors.As(err, &f) && f.Code != fault.Closed {
+				f.Detail = "the buffer is full, " + p.stateLocked()
+			}
+			p.letIn() // pass on a signal that may have been for us
+			return err
+		}
+	}
+}
+
+// letIn wakes one goroutine that waits for buffer. mu is held.
+func (p *Producer) letIn() {
+	if p.waiting > 0 {
+		select {
+		case p.space <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// poke wakes the sender if it sleeps. mu is held.
+func (p *Producer) poke() {
+	if p.sleeping {
+		p.sleeping = false
+		select {
+		case p.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// enqueue appends a copy of m to the open batch of its lane.
+func (p *Producer) enqueue(ctx context.Context, partition int64, m *message.Message, e entry) error {
+	size := m.Bytes() + entryBytes
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.acquire(ctx, size); err != nil {
+		return err
+	}
+	l, err := p.lane(partition, m)
+	if err != nil {
+		return err
+	}
+	// Reaching the size is the rule, passing it by a quarter the exception: 64
+	// messages of 1 KiB are to fill 64 KiB whatever the framing adds.
+	if l.open != nil && l.open.builder.Bytes()+size > p.o.batchBytes+p.o.batchBytes/4 {
+		p.shut(l)
+	}
+	var stamped message.Message
+	if m.Timestamp == 0 {
+		stamped = *m
+		stamped.Timestamp = time.Now().UnixMicro()
+		m = &stamped
+	}
+	b := l.open
+	if b == nil {
+		b = p.start(l)
+	}
+	before := b.builder.Bytes()
+	if err = b.builder.Append(m); errors.Is(err, message.ErrBatchFull) || errors.Is(err, message.ErrMixed) {
+		p.shut(l)
+		b = p.start(l)
+		before = 0
+		err = b.builder.Append(m)
+	}
+	if err != nil {
+		if b.builder.Count() == 0 {
+			p.drop(l)
+		}
+		return err
+	}
+	b.entries = append(b.entries, e)
+	n := b.builder.Bytes() - before + entryBytes
+	b.charge += n
+	p.buffered += n
+	p.stats.Messages++
+	if e.w != nil && !l.urgent {
+		l.urgent = true
+		p.urgent++
+		p.poke()
+	}
+	if b.builder.Bytes() >= p.o.batchBytes {
+		p.shut(l)
+	}
+	return nil
+}

@@ -1,0 +1,407 @@
+package client
+
+import (
+	"time"
+
+	"github.com/portask/portask/broker/compression"
+	"github.com/portask/portask/broker/fault"
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/wire"
+)
+
+// send is the sender goroutine: it encodes and sends what is due, opens the
+// producer on each new connection, and watches the timeouts. It alone takes
+// batches out of queues and closes open ones that lingered.
+func (p *Producer) send() {
+	defer close(p.ended)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		now := time.Now()
+		if p.err != nil && (p.closing || fault.CodeOf(p.err) != fault.Closed) {
+			p.failAll(p.err)
+		}
+		if p.closing {
+			p.failSent(p.err)
+			return
+		}
+		p.reopen(now)
+		p.check(now)
+		if l, b := p.pick(now); b != nil {
+			if b.buf == nil {
+				p.mu.Unlock()
+				builder, err := p.encode(b)
+				p.mu.Lock()
+				p.builders = append(p.builders, builder)
+				if err != nil {
+					b.err, b.state = err, failed
+					p.unqueue(l)
+					l.sent = append(l.sent, b)
+					p.settle(l)
+				}
+				continue // the world may have changed meanwhile
+			}
+			p.transmit(l, b, now)
+			continue
+		}
+		p.sleepTill = p.wakeAt(now)
+		p.sleeping = true
+		p.mu.Unlock()
+		var tick <-chan time.Time
+		if !p.sleepTill.IsZero() {
+			timer.Reset(p.sleepTill.Sub(now))
+			tick = timer.C
+		}
+		select {
+		case <-p.wake:
+		case <-tick:
+		}
+		p.mu.Lock()
+		p.sleeping = false
+		select { // a wake-up that crossed the timer has served its purpose
+		case <-p.wake:
+		default:
+		}
+	}
+}
+
+// encode turns the messages of b into bytes. It runs without the mutex: nobody
+// else touches a batch at the head of its queue.
+func (p *Producer) encode(b *batch) (*message.Builder, error) {
+	builder := b.builder
+	raw := builder.Bytes()
+	need := raw + message.EnvelopeBytes + 64
+	if p.o.keyHashes {
+		need += 4 * builder.Count()
+	}
+	if p.compress != nil {
+		need += compression.Bound(p.o.policy.Algorithm, raw) - raw
+	}
+	if cap(b.mem) < need {
+		b.mem = make([]byte, 0, need)
+	}
+	buf, err := builder.Finish(b.mem[:0], message.Producer{}, p.compress)
+	if err == nil {
+		b.env, err = message.ParseEnvelope(buf, &p.c.cfg.lim)
+	}
+	builder.Reset()
+	b.builder = nil
+	b.mem, b.buf = buf, buf
+	return builder, err
+}
+
+// pick returns the next batch that may be sent now, which stays where it is.
+func (p *Producer) pick(now time.Time) (*lane, *batch) {
+	if p.cn == nil || p.handle == 0 || p.credit <= 0 {
+		return nil, nil
+	}
+	if p.opens > 0 && !now.Before(p.lingerAt) {
+		for _, l := range p.active {
+			l.due = l.open != nil
+		}
+		p.lingerAt = now.Add(p.o.linger)
+	}
+	due := p.flushing > 0 || p.waiting > 0
+	for i := 0; i < len(p.active); {
+		at := (p.rotor + i) % len(p.active)
+		l := p.active[at]
+		if b := p.pickFrom(l, now, due); b != nil {
+			p.rotor = at // the same lane first: its batches are written together
+			return l, b
+		}
+		if l.open == nil && len(l.queue) == 0 && !l.unfinished() {
+			last := len(p.active) - 1
+			p.active[at] = p.active[last]
+			p.active = p.active[:last]
+			l.active = false
+			continue
+		}
+		i++
+	}
+	return nil, nil
+}
+
+// unfinished reports whether something in sent is still to be sent.
+func (l *lane) unfinished() bool {
+	for _, b := range l.sent {
+		if b.state == again {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *Producer) pickFrom(l *lane, now time.Time, due bool) *batch {
+	var first *batch // to be sent again
+	busy := false    // something is on the wire
+	for _, b := range l.sent {
+		switch b.state {
+		case again:
+			if first == nil {
+				first = b
+			}
+		case awaiting:
+			busy = true
+		}
+	}
+	if first != nil {
+		// In order, after all outcomes are known: what the broker refused may
+		// have left a gap that refused its successors too.
+		if !l.resend && (busy || now.Before(l.notBefore)) {
+			return nil
+		}
+		if !l.resend {
+			l.resend = true
+			p.renumber(l)
+		}
+		return first
+	}
+	l.resend = false
+	if len(l.sent) >= inFlightBatches {
+		return nil
+	}
+	if len(l.queue) == 0 && l.open != nil && (due || l.due || l.urgent && !busy) {
+		p.shut(l)
+	}
+	if len(l.queue) > 0 {
+		return l.queue[0]
+	}
+	return nil
+}
+
+// renumber gives the batches to be sent again the sequences that follow what
+// is stored. That changes nothing unless one was refused for good.
+func (p *Producer) renumber(l *lane) {
+	if !p.o.idempotent {
+		return
+	}
+	seq := l.expected
+	for _, b := range l.sent {
+		if b.state == again {
+			p.stamp(b, seq)
+			seq += b.env.Count
+		}
+	}
+	l.next = seq
+}
+
+// stamp writes identity and sequence into b.
+func (p *Producer) stamp(b *batch, seq uint32) {
+	b.env.ProducerID, b.env.ProducerEpoch, b.env.BaseSequence = p.id, p.epoch, seq
+	message.AppendEnvelope(b.buf[:0], &b.env, 0)
+}
+
+// unqueue removes the head of l's queue.
+func (p *Producer) unqueue(l *lane) {
+	n := copy(l.queue, l.queue[1:])
+	l.queue[n] = nil
+	l.queue = l.queue[:n]
+	p.ready--
+}
+
+// transmit hands b, the head of l's queue or one of sent, to the connection.
+func (p *Producer) transmit(l *lane, b *batch, now time.Time) {
+	if len(b.buf) > p.lim.BatchBytes { // the broker's limit shrank, or compression grew
+		b.err = fault.New(fault.TooLarge, p.op).WithField("batch").WithLimit(int64(len(b.buf)), int64(p.lim.BatchBytes))
+		b.state = failed
+		if b.tries == 0 {
+			p.unqueue(l)
+			l.sent = append(l.sent, b)
+		} else {
+			p.ready--
+		}
+		p.settle(l)
+		return
+	}
+	if b.tries == 0 && p.o.idempotent {
+		p.stamp(b, l.next)
+	}
+	frame := wire.HeaderBytes + wire.ProduceHeadBytes + len(b.buf)
+	if err := p.cn.produce(p.handle, l.index, b, p.o.ack != message.AckNone); err != nil {
+		// The connection takes no more: wait for the next one.
+		p.cn, p.handle = nil, 0
+		return
+	}
+	if b.tries == 0 {
+		p.unqueue(l)
+		l.sent = append(l.sent, b)
+		l.next += b.env.Count
+		p.stats.Batches++
+		p.stats.RawBytes += uint64(b.env.UncompressedLen)
+	} else {
+		p.ready--
+		p.stats.Retries++
+	}
+	p.stats.Bytes += uint64(frame)
+	p.credit -= int64(frame)
+	p.lastSend = now
+	b.tries++
+	b.state, b.handle, b.frame, b.sentAt = awaiting, p.handle, frame, now
+}
+
+// wakeAt returns when there is something to do without being woken; zero:
+// never.
+func (p *Producer) wakeAt(now time.Time) (t time.Time) {
+	earlier := func(x time.Time) {
+		if t.IsZero() || x.Before(t) {
+			t = x
+		}
+	}
+	if p.live > 0 {
+		earlier(p.checkAt)
+	}
+	if p.cn == nil {
+		return t
+	}
+	if p.handle == 0 {
+		if !p.opening {
+			earlier(p.openAt)
+		}
+		return t
+	}
+	if p.credit <= 0 {
+		return t
+	}
+	// With nothing open the end of the linger is slept for all the same: a
+	// message that comes before it needs no wake-up.
+	if next := p.lastSend.Add(p.o.linger); next.After(now) {
+		earlier(next)
+	}
+	if p.opens > 0 && p.lingerAt.After(now) {
+		earlier(p.lingerAt)
+	}
+	if p.ready > 0 {
+		for _, l := range p.active {
+			if l.notBefore.After(now) && l.unfinished() {
+				earlier(l.notBefore)
+			}
+		}
+	}
+	return t
+}
+
+// check fails batches whose delivery timeout is over and breaks a connection
+// that does not answer.
+func (p *Producer) check(now time.Time) {
+	if now.Before(p.checkAt) {
+		return
+	}
+	p.checkAt = now.Add(min(max(p.o.delivery/8, time.Millisecond), p.c.cfg.request/8+time.Millisecond))
+	if p.live == 0 {
+		return
+	}
+	for _, l := range p.lanes {
+		p.expire(l, now)
+		for _, b := range l.sent {
+			if b.state == awaiting && p.cn != nil && b.handle == p.handle && now.Sub(b.sentAt) > p.c.cfg.request {
+				p.cn.fail(fault.New(fault.Timeout, p.op).WithDetail("a batch was not answered for %v", p.c.cfg.request))
+			}
+		}
+	}
+}
+
+func (p *Producer) expire(l *lane, now time.Time) {
+	old := func(b *batch) bool { return now.Sub(b.born) > p.o.delivery }
+	late := func() error {
+		return fault.New(fault.Timeout, p.op).WithDetail("not acknowledged within %v: %s", p.o.delivery, p.stateLocked())
+	}
+	for _, b := range l.sent {
+		if b.told || !old(b) || b.state != again && b.state != awaiting {
+			continue
+		}
+		if b.state == awaiting && b.external {
+			continue // its bytes are on the wire: they cannot be given back yet
+		}
+		// It may be stored, so its sequence is used: it stays in sent and is
+		// sent until the outcome is known, though nobody waits for it.
+		if b.external {
+			b.mem = append(b.mem[:0], b.buf...)
+			b.buf, b.external = b.mem, false
+		}
+		b.told = true
+		p.tell(b, nil, late())
+		if !p.o.idempotent && b.state == again {
+			b.state = failed
+			p.ready--
+		}
+	}
+	p.settle(l)
+	for len(l.queue) > 0 && old(l.queue[0]) {
+		b := l.queue[0]
+		p.unqueue(l)
+		b.err, b.state = late(), failed
+		l.sent = append(l.sent, b)
+	}
+	if b := l.open; b != nil && old(b) && len(l.queue) == 0 {
+		p.shut(l)
+		p.unqueue(l)
+		b.err, b.state = late(), failed
+		l.sent = append(l.sent, b)
+	}
+	p.settle(l)
+}
+
+// failAll fails everything that is not on the wire.
+func (p *Producer) failAll(err error) {
+	for _, l := range p.lanes {
+		p.shut(l)
+		for _, b := range l.sent {
+			if b.state == again {
+				b.err, b.state = err, failed
+				p.ready--
+			}
+		}
+		for len(l.queue) > 0 {
+			b := l.queue[0]
+			p.unqueue(l)
+			p.reclaim(b)
+			b.err, b.state = err, failed
+			l.sent = append(l.sent, b)
+		}
+		p.settle(l)
+	}
+}
+
+// reclaim takes back the builder of a batch that was not encoded.
+func (p *Producer) reclaim(b *batch) {
+	if b.builder != nil {
+		b.builder.Reset()
+		p.builders = append(p.builders, b.builder)
+		b.builder = nil
+	}
+}
+
+// failSent tells the callbacks of what is on the wire that nobody waits for the
+// outcome any more. The bytes are left to the collector.
+func (p *Producer) failSent(err error) {
+	for _, l := range p.lanes {
+		for _, b := range l.sent {
+			if !b.told {
+				b.told = true
+				p.tell(b, nil, err)
+			}
+		}
+		l.sent = nil
+	}
+	p.live = 0
+	p.complete(completion{})
+}
+
+// reopen asks for a handle on a new connection, or after the broker closed the
+// old one.
+func (p *Producer) reopen(now time.Time) {
+	if p.cn == nil || p.handle != 0 || p.opening || p.err != nil && fault.CodeOf(p.err) != fault.Closed || now.Before(p.openAt) {
+		return
+	}
+	req := wire.OpenProducer{
+		Topic: p.topic, Ack: p.o.ack, Idempotent: p.o.idempotent,
+		ProducerID: p.id, ProducerEpoch: p.epoch, CreditWanted: p.c.cfg.inFlight,
+	}
+	if err := p.cn.request(wire.OpOpenProducer, 0, &req, (*opener)(p)); err != nil {
+		p.cn = nil
+		return
+	}
+	p.opening = true
+}
