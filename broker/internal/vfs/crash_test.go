@@ -309,6 +309,23 @@ func TestClonesAreIndependent(t *testing.T) {
 	wantContents(t, m, "f", "b"+strings.Repeat("a", 4094)+"ccc"+strings.Repeat("a", 8000-4098))
 	wantContents(t, c, "f", "bd"+strings.Repeat("a", 8998))
 	wantContents(t, d.Clone(CrashNone, 0), "f", strings.Repeat("a", 9000))
+	// Writing again and again, over pages that were shared when the clone was
+	// made, touches neither side's.
+	page := strings.Repeat("-", pageBytes-1)
+	g := create(t, m, "g")
+	writeAt(t, g, "1"+page, 0)
+	writeAt(t, g, "2", 0)
+	shared := m.Clone(CrashAll, 0)
+	h := create(t, shared, "g")
+	for i := range 5 {
+		writeAt(t, g, string(rune('a'+i)), 0)
+		writeAt(t, h, string(rune('A'+i)), 0)
+		wantContents(t, m, "g", string(rune('a'+i))+page)
+		wantContents(t, shared, "g", string(rune('A'+i))+page)
+	}
+	wantContents(t, m.Clone(CrashAll, 0), "g", "e"+page)
+	wantContents(t, shared.Clone(CrashNone, 0), "g", "2"+page)
+
 	// What a clone shows is durable in it, whatever it was before.
 	wantContents(t, c.Clone(CrashNone, 0), "f", "b"+strings.Repeat("a", 8999))
 }
@@ -407,8 +424,13 @@ func TestCapacity(t *testing.T) {
 	}
 	must(t, g.Sync())
 	must(t, m.SyncDir("."))
-	if free, _, _ := m.Clone(CrashNone, 0).Space("."); free != pageBytes {
+	c := m.Clone(CrashNone, 0)
+	if free, _, _ := c.Space("."); free != pageBytes {
 		t.Fatalf("%d free in the clone", free)
+	}
+	must(t, c.Remove("g"))
+	if free, _, _ := c.Space("."); free != 3*pageBytes {
+		t.Fatalf("%d free in the clone without files", free)
 	}
 }
 
@@ -459,6 +481,13 @@ func TestSectorsAgainstAModel(t *testing.T) {
 				if !ok {
 					rt.Fatalf("sector %d is %.20q, never written", s, part)
 				}
+			}
+			// Beyond the end there is nothing that growing would show.
+			must(t, create(t, after, "f").Truncate(int64(len(now))))
+			grown, err := contents(after, "f")
+			must(t, err)
+			if len(bytes.TrimRight(grown[len(b):], "\x00")) > 0 {
+				rt.Fatalf("bytes beyond the end at %d came back", len(b))
 			}
 		}
 		serial := byte(0)

@@ -18,13 +18,20 @@ const iovMax = 1024
 // x/sys allocates one for each call with more than eight buffers.
 var iovecs = sync.Pool{New: func() any { return new([iovMax]unix.Iovec) }}
 
-// writevAt writes bufs at off with one pwritev for each iovMax buffers,
-// continuing after short writes. The caller keeps f open meanwhile.
+// writevAt writes bufs at off with one pwritev for each iovMax buffers. The
+// caller keeps f open meanwhile.
 func writevAt(f *os.File, bufs [][]byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, unix.EINVAL
 	}
-	fd := int(f.Fd())
+	n, err := gather(int(f.Fd()), pwritev, bufs, off)
+	runtime.KeepAlive(f)
+	return n, err
+}
+
+// gather writes bufs with as few calls of write as it can, continuing after
+// short writes.
+func gather(fd int, write func(fd int, vec []unix.Iovec, off int64) (int, error), bufs [][]byte, off int64) (int, error) {
 	vec := iovecs.Get().(*[iovMax]unix.Iovec)
 	defer iovecs.Put(vec)
 	total, skip := 0, 0 // skip: bytes of bufs[0] written already
@@ -45,20 +52,19 @@ func writevAt(f *os.File, bufs [][]byte, off int64) (int, error) {
 			count++
 		}
 		n := 0
+		var err error
 		if want > 0 {
-			var err error
-			n, err = pwritev(fd, vec[:count], off)
+			n, err = write(fd, vec[:count], off)
 			if err == nil && n == 0 {
 				err = io.ErrShortWrite
-			}
-			if err != nil {
-				clear(vec[:count])
-				return total, err
 			}
 		}
 		clear(vec[:count]) // the pool must not keep the caller's memory alive
 		total += n
 		off += int64(n)
+		if err != nil {
+			return total, err
+		}
 		if n == want {
 			bufs, skip = bufs[count:], 0
 			continue
@@ -70,7 +76,6 @@ func writevAt(f *os.File, bufs [][]byte, off int64) (int, error) {
 		}
 		skip = n
 	}
-	runtime.KeepAlive(f)
 	return total, nil
 }
 

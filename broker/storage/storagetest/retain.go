@@ -103,6 +103,9 @@ func testRetainBytes(t *testing.T, g *Target) {
 		t.Fatal("nothing was removed")
 	}
 	m.checkAll(t, l, 1<<20)
+	if s := e.Stats(); s.HeldBytes != 0 {
+		t.Fatalf("nobody has a lease, but something is held: %+v", s)
+	}
 }
 
 func testRetainBelow(t *testing.T, g *Target) {
