@@ -58,6 +58,7 @@ func newRoot() *cobra.Command {
 		newTopic(g),
 		newProduce(g),
 		newConsume(g),
+		newLog(g),
 		newDoctor(g),
 		newVersion(g),
 		&cobra.Command{

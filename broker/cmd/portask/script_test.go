@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -53,10 +54,11 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"serve": cmdServe,
-			"halt":  cmdHalt,
-			"code":  cmdCode,
-			"lines": cmdLines,
+			"serve":  cmdServe,
+			"halt":   cmdHalt,
+			"code":   cmdCode,
+			"lines":  cmdLines,
+			"damage": cmdDamage,
 		},
 	})
 }
@@ -153,4 +155,24 @@ func cmdLines(ts *testscript.TestScript, neg bool, args []string) {
 	if got := strings.Count(string(b), "\n"); got != want {
 		ts.Fatalf("%s: %d lines, want %d", args[0], got, want)
 	}
+}
+
+// damage DIR TEXT: flips one bit of the first occurrence of the text in a
+// segment.
+func cmdDamage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: damage DIR TEXT")
+	}
+	files, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "logs", "*", "*.seg"))
+	ts.Check(err)
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		ts.Check(err)
+		if i := bytes.Index(b, []byte(args[1])); i >= 0 {
+			b[i] ^= 1
+			ts.Check(os.WriteFile(name, b, 0o644))
+			return
+		}
+	}
+	ts.Fatalf("%q is in no segment of %s", args[1], args[0])
 }

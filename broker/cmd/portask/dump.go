@@ -1,0 +1,218 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/portask/portask/broker/compression"
+	"github.com/portask/portask/broker/fault"
+	"github.com/portask/portask/broker/internal/vfs"
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/storage/disklog"
+)
+
+func newLogDump(g *globals) *cobra.Command {
+	var logs []string
+	var text string
+	var batches, messages bool
+	cmd := &cobra.Command{
+		Use:   "dump DIR",
+		Short: "Print what the logs of a data directory hold",
+		Long: `Print the logs of a data directory with their segments; with --batches each batch, with --messages each message in
+the manner of ` + "`portask consume`" + `. --output json prints one JSON object a line. Damage is named where it lies and passed
+over; the exit code is 10 then.
+
+--format of a message:
+` + formatHelp,
+		Args: exactArgs("DIR"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			filter, err := logFilter(logs)
+			if err != nil {
+				return err
+			}
+			f, err := parseFormat(text)
+			if err != nil {
+				return err
+			}
+			out := bufio.NewWriter(cmd.OutOrStdout())
+			d := &dumper{out: out, json: g.output == "json", batches: batches, messages: messages, format: f, names: make(map[string]string)}
+			err = disklog.Inspect(vfs.OS(), args[0], filter, d.item)
+			if ferr := out.Flush(); err == nil {
+				err = ferr
+			}
+			if err != nil {
+				return err
+			}
+			if d.damaged > 0 {
+				return fault.New(fault.Corrupted, "dump "+args[0]).WithDetail("%d places are damaged", d.damaged)
+			}
+			return nil
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringArrayVar(&logs, "log", nil, "these logs only; may be repeated")
+	fl.BoolVar(&batches, "batches", false, "print each batch")
+	fl.BoolVar(&messages, "messages", false, "print each message")
+	fl.StringVar(&text, "format", `%o %T %k %v\n`, "how a message is printed")
+	return cmd
+}
+
+// dumper prints the items of an inspection.
+type dumper struct {
+	out               *bufio.Writer
+	json              bool
+	batches, messages bool
+	format            format
+	names             map[string]string // topic id to name, where the catalogue tells
+	damaged           int
+	buf, body         []byte
+	reader            message.Reader
+}
+
+func (d *dumper) item(it *disklog.Item) error {
+	switch it.Kind {
+	case disklog.ItemMeta:
+		d.learnNames(it)
+		if d.json {
+			return d.line(map[string]any{"kind": "metadata", "file": it.File, "bytes": it.Len})
+		}
+		return d.printf("metadata %s, %d bytes\n", it.File, it.Len)
+	case disklog.ItemRecord:
+		r := &it.Record
+		if d.json {
+			return d.line(map[string]any{
+				"kind": "log", "log": it.Log.String(), "topic": d.topic(it), "epoch": r.Epoch,
+				"start": r.Start, "durable": r.Durable, "clean": r.Clean, "written": micros(r.Written),
+			})
+		}
+		end := "not closed in order"
+		if r.Clean {
+			end = "closed in order"
+		}
+		return d.printf("log %s %s: epoch %d, start %d, durable %d, %s\n", it.Log, d.topic(it), r.Epoch, r.Start, r.Durable, end)
+	case disklog.ItemSegment:
+		s := &it.Segment
+		if d.json {
+			return d.line(map[string]any{
+				"kind": "segment", "log": it.Log.String(), "file": it.File, "base": s.Base, "end": s.End,
+				"seed": fmt.Sprintf("%016x", uint64(s.Seed)), "created": micros(s.Created), "sealed": s.Sealed, "bytes": s.Bytes, "size": s.Size,
+			})
+		}
+		state := "active"
+		if s.Sealed {
+			state = "sealed"
+		}
+		return d.printf("  segment %s: [%d, %d), %s, %s of batches in %s, created %s\n",
+			filepath.Base(it.File), s.Base, s.End, state, sizeText(s.Bytes), sizeText(s.Size), micros(s.Created))
+	case disklog.ItemBatch:
+		return d.batch(it)
+	case disklog.ItemProblem:
+		if it.Problem.Class.Damage() {
+			d.damaged++
+		}
+		if d.json {
+			return d.line(map[string]any{"kind": "problem", "log": it.Log.String(), "problem": reportProblem(&it.Problem)})
+		}
+		return d.printf("  %s\n", it.Problem)
+	}
+	return nil
+}
+
+func (d *dumper) batch(it *disklog.Item) error {
+	e := &it.Envelope
+	if d.batches {
+		var err error
+		if d.json {
+			err = d.line(map[string]any{
+				"kind": "batch", "log": it.Log.String(), "file": it.File, "position": it.Pos, "bytes": it.Len,
+				"base": e.BaseOffset, "end": e.EndOffset(), "messages": e.Count, "append_time": micros(e.AppendTime), "epoch": e.Epoch,
+				"compression": e.Attributes.Algorithm().String(), "uncompressed": e.UncompressedLen,
+				"producer_id": e.ProducerID, "producer_epoch": e.ProducerEpoch, "sequence": e.BaseSequence,
+			})
+		} else {
+			err = d.printf("    batch at %d: [%d, %d), %d messages, %d bytes, %s, %s, producer %d/%d sequence %d\n", it.Pos, e.BaseOffset, e.EndOffset(),
+				e.Count, it.Len, e.Attributes.Algorithm(), micros(e.AppendTime), e.ProducerID, e.ProducerEpoch, e.BaseSequence)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !d.messages {
+		return nil
+	}
+	section, body, err := message.Split(it.Bytes, e)
+	if err != nil {
+		return err
+	}
+	d.body, err = compression.AppendDecompress(d.body[:0], body, e.Attributes.Algorithm(), int(e.UncompressedLen), compression.Limits{})
+	if err != nil {
+		return err
+	}
+	d.reader.Reset(e, d.body, nil)
+	d.reader.SetSection(&section)
+	var m message.Message
+	for d.reader.Next(&m) {
+		r := &record{Topic: d.topic(it), Partition: it.Log.Index, Message: &m}
+		d.buf = d.buf[:0]
+		if d.json {
+			if d.buf, err = appendJSON(d.buf, r); err != nil {
+				return err
+			}
+		} else {
+			d.buf = d.format.append(d.buf, r)
+		}
+		if _, err := d.out.Write(d.buf); err != nil {
+			return err
+		}
+	}
+	return d.reader.Err()
+}
+
+// learnNames reads the topics' names from the catalogue; where it cannot, ids
+// stand for them.
+func (d *dumper) learnNames(it *disklog.Item) {
+	var catalogue struct {
+		Topics []struct {
+			Name string `json:"name"`
+			ID   string `json:"id"`
+		} `json:"topics"`
+	}
+	if filepath.Base(it.File) != "topics" || json.Unmarshal(it.Bytes, &catalogue) != nil {
+		return
+	}
+	for _, t := range catalogue.Topics {
+		d.names[t.ID] = t.Name
+	}
+}
+
+// topic is the name of the topic that a log belongs to, or its id.
+func (d *dumper) topic(it *disklog.Item) string {
+	id := ulid.ULID(it.Log.Topic).String()
+	if name, ok := d.names[id]; ok {
+		return name
+	}
+	return id
+}
+
+func (d *dumper) printf(format string, args ...any) error {
+	_, err := fmt.Fprintf(d.out, format, args...)
+	return err
+}
+
+func (d *dumper) line(v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = d.out.Write(append(b, '\n'))
+	return err
+}
+
+// micros is a time of the broker as text.
+func micros(us int64) string { return time.UnixMicro(us).UTC().Format(timeLayout) }
