@@ -28,13 +28,38 @@ type Committer struct {
 	opts CommitterOptions
 
 	mu      sync.Mutex
-	work    sync.Cond    // on mu
-	syncs   []*Partition // guarded by mu
-	writes  []*Partition // guarded by mu
-	soon    background   // guarded by mu
-	late    background   // guarded by mu
-	closing bool         // guarded by mu
+	work    sync.Cond  // on mu
+	syncs   fifo       // guarded by mu
+	writes  fifo       // guarded by mu
+	trims   fifo       // guarded by mu
+	soon    background // guarded by mu
+	late    background // guarded by mu
+	closing bool       // guarded by mu
 	wg      sync.WaitGroup
+}
+
+// fifo is a queue of partitions.
+type fifo struct {
+	list []*Partition // list[head:] wait
+	head int
+}
+
+func (q *fifo) empty() bool { return q.head == len(q.list) }
+
+func (q *fifo) push(p *Partition) { q.list = append(q.list, p) }
+
+func (q *fifo) pop() *Partition {
+	p := q.list[q.head]
+	q.list[q.head] = nil
+	q.head++
+	if q.head == len(q.list) {
+		q.list, q.head = q.list[:0], 0
+	} else if q.head >= 64 && q.head*2 >= len(q.list) {
+		n := copy(q.list, q.list[q.head:])
+		clear(q.list[n:])
+		q.list, q.head = q.list[:n], 0
+	}
+	return p
 }
 
 // background is a list of partitions that are synced together when its timer
@@ -63,45 +88,52 @@ func NewCommitter(o CommitterOptions) *Committer {
 	return c
 }
 
+// run takes writes, syncs and trims in turns, so that none starves another: a
+// partition that is always written to keeps coming back.
 func (c *Committer) run() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for {
+	kinds := [...]struct {
+		queue *fifo
+		do    func(*Partition) (again bool)
+	}{{&c.writes, func(p *Partition) bool { return p.write(-1) }}, {&c.syncs, (*Partition).runSync}, {&c.trims, (*Partition).trim}}
+	for turn, idle := 0, 0; ; turn++ {
+		k := &kinds[turn%len(kinds)]
 		switch {
-		case len(c.writes) > 0:
-			p := take(&c.writes)
+		case !k.queue.empty():
+			idle = 0
+			p := k.queue.pop()
 			c.mu.Unlock()
-			p.Flush(-1)
-			c.mu.Lock()
-		case len(c.syncs) > 0:
-			p := take(&c.syncs)
-			c.mu.Unlock()
-			again := p.runSync()
+			again := k.do(p)
 			c.mu.Lock()
 			if again {
-				c.syncs = append(c.syncs, p) // behind the others: fair among partitions
+				c.again(k.queue, p)
 			}
+		case idle < len(kinds)-1:
+			idle++
 		case c.closing:
 			return
 		default:
+			idle = 0
 			c.work.Wait()
 		}
 	}
 }
 
-func take(list *[]*Partition) *Partition {
-	l := *list
-	p := l[0]
-	copy(l, l[1:])
-	l[len(l)-1] = nil
-	*list = l[:len(l)-1]
-	return p
+// again queues p behind the others, which is fair among partitions. The caller
+// takes one from the queues at once; if there is more, it is for someone else.
+func (c *Committer) again(q *fifo, p *Partition) {
+	alone := c.writes.empty() && c.syncs.empty() && c.trims.empty()
+	q.push(p)
+	if !alone {
+		c.work.Signal()
+	}
 }
 
 // sync queues p for a sync; called with p.mu held.
 func (c *Committer) sync(p *Partition) {
 	c.mu.Lock()
-	c.syncs = append(c.syncs, p)
+	c.syncs.push(p)
 	c.work.Signal()
 	c.mu.Unlock()
 }
@@ -109,7 +141,15 @@ func (c *Committer) sync(p *Partition) {
 // Write hands the writer role of p to a worker.
 func (c *Committer) Write(p *Partition) {
 	c.mu.Lock()
-	c.writes = append(c.writes, p)
+	c.writes.push(p)
+	c.work.Signal()
+	c.mu.Unlock()
+}
+
+// trim queues p for its retention; called with p.mu held.
+func (c *Committer) trim(p *Partition) {
+	c.mu.Lock()
+	c.trims.push(p)
 	c.work.Signal()
 	c.mu.Unlock()
 }
@@ -118,6 +158,9 @@ func (c *Committer) Write(p *Partition) {
 func (c *Committer) later(p *Partition, visible bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closing {
+		return // no partition is open any more that could want it
+	}
 	b, after := &c.late, c.opts.DurableAfter
 	if visible {
 		b, after = &c.soon, c.opts.VisibleAfter
@@ -166,7 +209,9 @@ func (p *Partition) signalIdle() {
 	}
 }
 
-// Quiesce refuses new batches and waits until those admitted are answered.
+// Quiesce refuses new batches and waits until those admitted are answered. What
+// nobody waits for may stay unsynced. If ctx ends first its error is returned,
+// and the batches are answered all the same.
 func (p *Partition) Quiesce(ctx context.Context) error {
 	p.mu.Lock()
 	p.closed.Store(true)
@@ -189,11 +234,14 @@ func (p *Partition) Quiesce(ctx context.Context) error {
 	}
 }
 
-// Close quiesces the partition and closes its log, which syncs it.
+// Close quiesces the partition and closes its log, which syncs it. It waits for
+// reads that are under way; later ones fail with fault.Closed.
 func (p *Partition) Close(ctx context.Context) error {
 	if err := p.Quiesce(ctx); err != nil {
 		return err
 	}
+	p.open.Lock()
+	defer p.open.Unlock()
 	return p.log.Close()
 }
 
@@ -208,9 +256,9 @@ type Marks struct {
 
 // Marks reads the partition's offsets and size.
 func (p *Partition) Marks() Marks {
-	ls := p.log.Stats()
+	ls, start := p.log.Stats(), p.log.Start()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Marks{Start: p.log.Start(), Visible: p.st.Visible(), Written: p.st.written, Durable: p.st.durable, Epoch: p.log.Epoch(),
+	return Marks{Start: start, Visible: p.st.Visible(), Written: p.st.written, Durable: p.st.durable, Epoch: p.epoch,
 		Bytes: ls.Bytes, Fenced: p.st.fence != nil, Corruptions: int64(ls.Corruptions)}
 }

@@ -12,7 +12,8 @@
 // write serves many producers, no goroutine is woken for it, and an event loop
 // that received eight batches writes them at the end of its turn in one call.
 // A loop does not flush itself when the engine blocks or was slow of late
-// (Deferred): then a Committer goroutine takes the role.
+// (Deferred): then a Committer goroutine takes the role. It also takes over from
+// a loop that wrote flushRounds times and still finds a queue.
 //
 // # Group commit
 //
@@ -20,6 +21,13 @@
 // starts when the last has returned: what was appended meanwhile shares it.
 // There is no timer, so a lone producer pays one sync and a thousand pay one
 // together. Batches nobody waits for are synced in the background.
+//
+// # Failures
+//
+// An engine that is full costs the batches that it refused and those admitted
+// after them; the partition goes on. Any other failed append, and a failed sync,
+// fence the partition for good: nothing is admitted, no ack is given any more and
+// the written mark stays.
 //
 // Methods may be called from any goroutine unless they say otherwise.
 package partition
@@ -43,6 +51,11 @@ const (
 	slowAppend = 4 * time.Millisecond
 	slowHold   = time.Second
 )
+
+// flushRounds bounds the appends that one holder of the writer role makes in a
+// row. Without it the loop that came first would write for all others as long as
+// they keep producing, and its own connections would starve.
+const flushRounds = 8
 
 // Token says whom an ack is owed. The partition carries it and does not look
 // inside; Bytes is the producer credit that returns with the ack.
@@ -90,25 +103,36 @@ type Options struct {
 type Partition struct {
 	opts     Options
 	log      storage.Log
-	blocking bool
+	blocking bool           // immutable after Open, as the next two
+	levels   storage.Levels // of the engine
+	epoch    uint64         // of the log
 
 	visible  atomic.Int64 // stored under mu; read anywhere
 	interest atomic.Uint64
-	slow     atomic.Int64 // monotonic ns until which appends are deferred
-	closed   atomic.Bool
+	slow     atomic.Int64                      // monotonic ns until which appends are deferred
+	closed   atomic.Bool                       // stored under mu
+	retain   atomic.Pointer[storage.Retention] // nil: keep everything
+	retainMu sync.Mutex                        // one Retain at a time; taken before open
+
+	// open is held for reading while the log is read or trimmed, for writing by
+	// Close. Taken before mu.
+	open sync.RWMutex
 
 	mu      sync.Mutex
-	st      *State        // guarded by mu
-	queue   pending       // guarded by mu: admitted, not yet appended
-	spare   pending       // guarded by mu: the other half of the double buffer
-	writing bool          // guarded by mu: someone has the writer role
-	syncing bool          // guarded by mu: a sync is queued or running
-	lazy    bool          // guarded by mu: in the committer's background list
-	acks    waitRing      // guarded by mu: acks that wait for a sync
-	tail    tailRing      // guarded by mu: recent batches in memory
-	done    []Completion  // owned by the writer role
-	synced  []Completion  // owned by the sync in progress
-	idle    chan struct{} // guarded by mu: closed when writing and syncing end; nil if nobody waits
+	st      *State         // guarded by mu
+	queue   pending        // guarded by mu: admitted, not yet appended
+	spare   pending        // guarded by mu: the other half of the double buffer
+	writing bool           // guarded by mu: someone has the writer role
+	syncing bool           // guarded by mu: a sync is queued or running
+	lazy    bool           // guarded by mu: in the committer's background list
+	trims   bool           // guarded by mu: in the committer's list of trims
+	acks    waitRing       // guarded by mu: durable acks of written batches, in order
+	dups    waitRing       // guarded by mu: acks of duplicates, in any order
+	tail    tailRing       // guarded by mu: recent batches in memory
+	done    []Completion   // owned by the writer role
+	synced  []Completion   // owned by the sync in progress
+	idle    chan struct{}  // guarded by mu: closed when writing and syncing end; nil if nobody waits
+	shrunk  message.Offset // guarded by mu: next offset at the last Shrink
 }
 
 // pending is a queue of admitted batches: what the engine gets, and what is
@@ -126,39 +150,54 @@ type owed struct {
 }
 
 // Open opens the partition's log with the engine and brings its state back.
+// Besides the engine's errors there is fault.LevelUnavailable for a visibility
+// that the engine cannot give.
 func Open(eng storage.Engine, o Options, lo storage.LogOptions) (*Partition, error) {
-	p := &Partition{opts: o, blocking: eng.Blocking()}
-	st := NewState(0, 0, 0, 0, o.Visibility)
-	r := &replay{st: st}
-	lo.Replay = r
+	p := &Partition{opts: o, blocking: eng.Blocking(), levels: eng.Levels()}
+	if o.Visibility == message.AckDurable && !p.levels.Has(message.AckDurable) {
+		return nil, p.unavailable("open partition", "visibility", message.AckDurable)
+	}
+	p.st = NewState(0, 0, 0, 0, o.Visibility)
+	lo.Replay = (*replay)(p.st)
 	lo.Snapshot = p.snapshot
 	log, err := eng.OpenLog(o.ID, lo)
 	if err != nil {
 		return nil, err
 	}
-	p.log = log
-	st.start, st.next, st.written, st.durable, st.lastTime = log.Start(), log.End(), log.End(), log.Durable(), r.lastTime
-	p.st = st
-	p.visible.Store(int64(st.Visible()))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.log, p.epoch = log, log.Epoch()
+	p.st.start, p.st.next, p.st.written, p.st.durable = log.Start(), log.End(), log.End(), log.Durable()
+	p.visible.Store(int64(p.st.Visible()))
+	p.wantSync() // of what the engine recovered and does not call durable
 	return p, nil
 }
 
-// snapshot is called by the engine from Append, which is called without mu.
+func (p *Partition) unavailable(op, field string, l message.AckLevel) error {
+	return fault.New(fault.LevelUnavailable, op).WithField(field).
+		WithDetail("the engine of topic %q gives %s, not %s", p.opts.Topic, p.levels, l)
+}
+
+// snapshot is called by the engine from Append, which is called without mu. A
+// sealed segment is also the moment when the log may have grown over its
+// retention: waiting for a clock would let a fast topic outgrow the disk.
 func (p *Partition) snapshot(dst []byte, below message.Offset) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.st.producers.appendSnapshot(dst, below)
+	if p.retain.Load() != nil && !p.trims {
+		p.trims = true
+		p.opts.Committer.trim(p)
+	}
+	return p.st.AppendSnapshot(dst, below)
 }
 
-type replay struct {
-	st       *State
-	lastTime int64
-}
+// replay is a State while the engine recovers its log.
+type replay State
 
-func (r *replay) Snapshot(b []byte) error { return r.st.producers.loadSnapshot(b) }
+func (r *replay) Snapshot(b []byte) error { return (*State)(r).LoadSnapshot(b) }
 
 func (r *replay) Batch(e *message.Envelope) error {
-	r.st.producers.replayed(e)
+	r.producers.replayed(e)
 	r.lastTime = max(r.lastTime, e.AppendTime)
 	return nil
 }
@@ -199,13 +238,20 @@ type Result struct {
 
 // Produce admits one batch, already checked by the caller (envelope e, header
 // and body checksums). b is the batch inside chunk, which is retained until the
-// batch is written. The ack follows by Sink.Complete unless the result is Done
-// or an error. now is the broker's clock in µs.
+// batch is written; the engine stamps it in place. The ack follows by
+// Sink.Complete unless the result is Done or an error. now is the broker's clock
+// in µs.
+//
+// Errors: fault.NotFound after Close, fault.LevelUnavailable, and those of
+// State.Admit.
 func (p *Partition) Produce(e *message.Envelope, b []byte, chunk *mempool.Chunk, off uint32, level message.AckLevel, tok Token, now int64) (Result, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed.Load() {
 		return Result{}, fault.New(fault.NotFound, "produce").WithField("topic").WithDetail("topic %q was deleted", p.opts.Topic)
+	}
+	if level == message.AckDurable && !p.levels.Has(level) {
+		return Result{}, p.unavailable("produce", "ack", level)
 	}
 	a, err := p.st.Admit(e, now)
 	if err != nil {
@@ -215,12 +261,13 @@ func (p *Partition) Produce(e *message.Envelope, b []byte, chunk *mempool.Chunk,
 		if p.st.Reached(level, a.End) {
 			return Result{Done: true, Admission: a}, nil
 		}
-		p.acks.push(waiting{need: a.End, level: level, c: p.completion(tok, level, a)})
+		p.dups.push(waiting{need: a.End, level: level, c: p.completion(tok, level, a)})
+		p.wantSync() // the original's level may have been a lower one
 		return Result{Admission: a}, nil
 	}
 	chunk.Retain()
 	p.queue.batches = append(p.queue.batches, storage.Batch{Bytes: b, Base: a.Base, End: a.End, Time: a.Time,
-		MaxTime: e.MaxTimestamp(), Epoch: p.log.Epoch()})
+		MaxTime: e.MaxTimestamp(), Epoch: p.epoch})
 	p.queue.owed = append(p.queue.owed, owed{tok: tok, level: level, chunk: chunk, off: off})
 	r := Result{Flush: !p.writing, Admission: a}
 	p.writing = true
@@ -240,23 +287,35 @@ func (p *Partition) Deferred() bool {
 	return until != 0 && nanotime() < until
 }
 
-// Flush writes the queue until it is empty and gives the writer role back. Only
-// the holder of the role calls it. self is the calling event loop, or -1.
+// Flush writes the queue until it is empty and gives the writer role back, or
+// hands it to the Committer when that takes too long. Only the holder of the
+// role calls it. self is the calling event loop, or -1.
 func (p *Partition) Flush(self int) {
-	for {
+	if p.write(self) {
+		p.opts.Committer.Write(p)
+	}
+}
+
+// write is a turn of the writer role. It reports whether the caller still has
+// the role: the queue is not empty, but others should have their turn.
+func (p *Partition) write(self int) (more bool) {
+	for round := 0; ; round++ {
 		p.mu.Lock()
 		q := p.queue
 		if len(q.batches) == 0 {
 			p.writing = false
 			p.signalIdle()
 			p.mu.Unlock()
-			return
+			return false
+		}
+		if round == flushRounds || round > 0 && self >= 0 && p.Deferred() {
+			p.mu.Unlock()
+			return true
 		}
 		p.queue, p.spare = p.spare, pending{}
-		fence := p.st.fence
+		err := p.st.fence
 		p.mu.Unlock()
 
-		err := fence
 		if err == nil {
 			began := nanotime()
 			err = p.log.Append(q.batches)
@@ -271,28 +330,37 @@ func (p *Partition) Flush(self int) {
 // settle records the outcome of one gathered append and answers for it.
 func (p *Partition) settle(self int, q pending, err error) {
 	p.mu.Lock()
-	p.done = p.done[:0]
-	advanced := false
+	p.done = roomy(p.done)
+	news := false // visible end moved, or fenced
+	if err == nil && p.st.fence != nil {
+		// A sync failed meanwhile: whether it covered these batches nobody knows.
+		err = p.st.fence
+	}
 	if err == nil {
-		advanced = p.stored(q)
+		news = p.stored(q)
 	} else {
-		p.refused(q, err)
+		news = p.refused(q, err)
 	}
-	for i := range q.owed {
-		q.owed[i].chunk.Release()
-		q.owed[i].chunk = nil
-		q.batches[i].Bytes = nil
-	}
-	p.spare = pending{batches: q.batches[:0], owed: q.owed[:0]}
+	p.spare = q.emptied()
 	p.wantSync()
 	p.mu.Unlock()
 
 	if len(p.done) > 0 {
 		p.opts.Sink.Complete(self, p.done)
 	}
-	if advanced {
+	if news {
 		p.opts.Sink.Advanced(self, p)
 	}
+}
+
+// emptied releases the chunks and returns the memory for the next use.
+func (q pending) emptied() pending {
+	for i := range q.owed {
+		q.owed[i].chunk.Release()
+	}
+	clear(q.owed)
+	clear(q.batches)
+	return pending{batches: roomy(q.batches), owed: roomy(q.owed)}
 }
 
 // stored moves the written mark and sorts the acks into due and waiting.
@@ -312,29 +380,27 @@ func (p *Partition) stored(q pending) (advanced bool) {
 	return p.publish()
 }
 
-// refused answers a failed append. A full disk costs these batches only, and
-// those admitted after them: their offsets follow from batches that do not
-// exist, so they go back too. Anything else fences the partition.
-func (p *Partition) refused(q pending, err error) {
-	full := fault.CodeOf(err) == fault.StorageFull || fault.CodeOf(err) == fault.Full
-	if full {
-		p.st.Cut(q.batches[0].Base)
+// refused answers a failed append. A full disk costs these batches and those
+// admitted after them: their offsets follow from batches that do not exist, so
+// they go back too. Anything else fences the partition, which it reports.
+func (p *Partition) refused(q pending, err error) (fenced bool) {
+	from := message.Offset(0)
+	if code := fault.CodeOf(err); p.st.fence == nil && (code == fault.StorageFull || code == fault.Full) {
+		from = q.batches[0].Base
+		p.st.Cut(from)
 	} else if p.st.fence == nil {
 		p.st.Fence(errFenced(err))
+		fenced = true
+	}
+	if p.st.fence != nil {
+		err = p.st.fence
 	}
 	p.done = p.fail(p.done, q, err)
 	p.done = p.fail(p.done, p.queue, err)
-	for i := range p.queue.owed {
-		p.queue.owed[i].chunk.Release()
-		p.queue.owed[i].chunk = nil
-	}
-	p.queue = pending{batches: p.queue.batches[:0], owed: p.queue.owed[:0]}
-	if full {
-		// Duplicates that waited for a batch just taken back can wait for ever.
-		p.done = p.acks.failFrom(q.batches[0].Base, err, p.done)
-	} else {
-		p.done = p.acks.failFrom(0, err, p.done)
-	}
+	p.queue = p.queue.emptied()
+	p.done = p.acks.failFrom(from, err, p.done)
+	p.done = p.dups.failFrom(from, err, p.done)
+	return fenced
 }
 
 func (p *Partition) fail(dst []Completion, q pending, err error) []Completion {
@@ -351,11 +417,15 @@ func (p *Partition) release(dst []Completion) []Completion {
 	for {
 		w := p.acks.front()
 		if w == nil || !p.st.Reached(w.level, w.need) {
-			return dst
+			break
 		}
 		dst = append(dst, w.c)
 		p.acks.pop()
 	}
+	if p.dups.len() == 0 {
+		return dst
+	}
+	return p.dups.sift(dst, func(w *waiting) bool { return p.st.Reached(w.level, w.need) })
 }
 
 // publish stores the visible end and reports whether it moved.
@@ -368,17 +438,21 @@ func (p *Partition) publish() bool {
 	return true
 }
 
-// wantSync asks the committer for what the state needs.
+// awaited reports whether an ack waits for a sync, or for the writer.
+func (p *Partition) awaited() bool { return p.acks.len() > 0 || p.dups.len() > 0 }
+
+// wantSync asks the committer for what the state needs. While a sync is queued
+// or running it does nothing: runSync asks again.
 func (p *Partition) wantSync() {
-	if p.syncing || !p.st.NeedsSync() {
+	if p.syncing || !p.st.NeedsSync() || !p.levels.Has(message.AckDurable) {
 		return
 	}
-	if p.acks.len() > 0 {
+	if p.awaited() {
 		p.syncing = true
 		p.opts.Committer.sync(p)
 		return
 	}
-	if !p.lazy {
+	if !p.lazy && !p.closed.Load() { // closing the log syncs it
 		p.lazy = true
 		p.opts.Committer.later(p, p.st.visibility == message.AckDurable)
 	}
@@ -389,28 +463,31 @@ func (p *Partition) wantSync() {
 func (p *Partition) runSync() (again bool) {
 	end, err := p.log.Sync()
 	p.mu.Lock()
-	p.synced = p.synced[:0]
+	p.synced = roomy(p.synced)
 	if err != nil {
 		p.st.Fence(errFenced(err))
-		p.synced = p.acks.failFrom(0, err, p.synced)
+		p.synced = p.acks.failFrom(0, p.st.fence, p.synced)
+		p.synced = p.dups.failFrom(0, p.st.fence, p.synced)
 	} else {
 		p.st.Synced(end)
 		p.synced = p.release(p.synced)
 	}
 	advanced := p.publish()
-	again = p.acks.len() > 0 && p.st.NeedsSync()
-	if !again {
-		p.syncing = false
-		p.wantSync()
-		p.signalIdle()
-	}
-	done := p.synced
 	p.mu.Unlock()
-	if len(done) > 0 {
-		p.opts.Sink.Complete(-1, done)
+	if len(p.synced) > 0 {
+		p.opts.Sink.Complete(-1, p.synced)
 	}
 	if advanced || err != nil {
 		p.opts.Sink.Advanced(-1, p)
+	}
+	// The sync ends here and not before: the next one uses p.synced again, and
+	// Quiesce promises that the acks were delivered.
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if again = p.awaited() && p.st.NeedsSync(); !again {
+		p.syncing = false
+		p.wantSync()
+		p.signalIdle()
 	}
 	return again
 }
@@ -418,12 +495,12 @@ func (p *Partition) runSync() (again bool) {
 // background runs when the committer's background list comes due.
 func (p *Partition) background() {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.lazy = false
-	if !p.syncing && p.st.NeedsSync() {
+	if !p.syncing && !p.closed.Load() && p.st.NeedsSync() {
 		p.syncing = true
 		p.opts.Committer.sync(p)
 	}
-	p.mu.Unlock()
 }
 
 var clockBase = time.Now()

@@ -14,12 +14,27 @@ type waiting struct {
 	c     Completion
 }
 
+// keepEntries is the capacity of queues and rings that a partition keeps
+// whatever the load: some 100 KiB of each kind at most. What a burst took
+// beyond is given back once it is hardly used, see roomy.
+const keepEntries = 1024
+
+// roomy returns s emptied for reuse, or nil if it is large and s used less than
+// a quarter of it.
+func roomy[T any](s []T) []T {
+	if cap(s) > keepEntries && len(s) < cap(s)/4 {
+		return nil
+	}
+	return s[:0]
+}
+
 // waitRing is a FIFO of waiting acks. It grows to what the producers' credit
 // allows and is reused, so a warm partition allocates nothing.
 type waitRing struct {
 	buf  []waiting // power of two
 	head int
 	n    int
+	peak int // largest n since the ring was last empty
 }
 
 func (r *waitRing) len() int { return r.n }
@@ -34,6 +49,7 @@ func (r *waitRing) push(w waiting) {
 	}
 	r.buf[(r.head+r.n)&(len(r.buf)-1)] = w
 	r.n++
+	r.peak = max(r.peak, r.n)
 }
 
 func (r *waitRing) front() *waiting {
@@ -46,22 +62,37 @@ func (r *waitRing) front() *waiting {
 func (r *waitRing) pop() {
 	r.buf[r.head] = waiting{}
 	r.head = (r.head + 1) & (len(r.buf) - 1)
-	r.n--
+	if r.n--; r.n == 0 {
+		if len(r.buf) > keepEntries && r.peak < len(r.buf)/4 {
+			r.buf, r.head = nil, 0
+		}
+		r.peak = 0
+	}
 }
 
-// failFrom moves the acks that need anything above from to dst, with err.
-func (r *waitRing) failFrom(from message.Offset, err error, dst []Completion) []Completion {
+// sift moves every ack that is due to dst, in order, and keeps the others.
+func (r *waitRing) sift(dst []Completion, due func(*waiting) bool) []Completion {
 	for range r.n {
 		w := *r.front()
 		r.pop()
-		if w.need > from {
-			w.c.Err = err
+		if due(&w) {
 			dst = append(dst, w.c)
 		} else {
 			r.push(w)
 		}
 	}
 	return dst
+}
+
+// failFrom moves the acks that need anything above from to dst, with err.
+func (r *waitRing) failFrom(from message.Offset, err error, dst []Completion) []Completion {
+	return r.sift(dst, func(w *waiting) bool {
+		if w.need <= from {
+			return false
+		}
+		w.c.Err = err
+		return true
+	})
 }
 
 const (
@@ -82,6 +113,15 @@ type tailEntry struct {
 	off, n    uint32
 }
 
+// alive reports whether the chunk still holds the batch.
+func (e *tailEntry) alive() bool {
+	if !e.chunk.TryRetain(e.gen) {
+		return false
+	}
+	e.chunk.Release()
+	return true
+}
+
 // tailRing remembers the last batches of a partition, oldest first. It owns no
 // memory but itself: whoever reads must retain the chunk and may fail to.
 type tailRing struct {
@@ -90,21 +130,42 @@ type tailRing struct {
 	n    int
 }
 
+// push adds the newest batch. The ring grows only while its oldest batch can
+// still be read: so all rings together are bounded by what the pool keeps.
 func (r *tailRing) push(e tailEntry) {
 	if r.n == len(r.buf) {
-		if len(r.buf) == tailMax {
+		if r.n == tailMax || r.n >= tailMin && !r.at(0).alive() {
 			r.buf[r.head] = e
 			r.head = (r.head + 1) & (len(r.buf) - 1)
 			return
 		}
-		grown := make([]tailEntry, max(tailMin, 2*len(r.buf)))
-		for i := range r.n {
-			grown[i] = r.buf[(r.head+i)&(len(r.buf)-1)]
-		}
-		r.buf, r.head = grown, 0
+		r.resize(max(tailMin, 2*len(r.buf)))
 	}
 	r.buf[(r.head+r.n)&(len(r.buf)-1)] = e
 	r.n++
+}
+
+func (r *tailRing) resize(n int) {
+	buf := make([]tailEntry, n)
+	for i := range r.n {
+		buf[i] = *r.at(i)
+	}
+	r.buf, r.head = buf, 0
+}
+
+// shrink forgets the batches that cannot be read any more, and the room that
+// they took.
+func (r *tailRing) shrink() {
+	for r.n > 0 && !r.at(0).alive() {
+		*r.at(0) = tailEntry{}
+		r.head = (r.head + 1) & (len(r.buf) - 1)
+		r.n--
+	}
+	if r.n == 0 {
+		*r = tailRing{}
+	} else if n := len(r.buf) / 2; n >= tailMin && r.n <= n/2 {
+		r.resize(n)
+	}
 }
 
 func (r *tailRing) at(i int) *tailEntry { return &r.buf[(r.head+i)&(len(r.buf)-1)] }
@@ -162,4 +223,20 @@ func (p *Partition) ReadTail(from message.Offset, maxBytes int, dst []Slice) []S
 		dst = append(dst, Slice{Base: e.base, End: e.end, Seed: e.seed, chunk: e.chunk, gen: e.gen, off: e.off, n: e.n})
 	}
 	return dst
+}
+
+// InTail reports whether ReadTail is likely to find the batch that holds off.
+func (p *Partition) InTail(off message.Offset) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := p.tail.find(off)
+	if i < 0 {
+		return false
+	}
+	e := p.tail.at(i)
+	if !e.chunk.TryRetain(e.gen) {
+		return false
+	}
+	e.chunk.Release()
+	return true
 }

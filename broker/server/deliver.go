@@ -46,14 +46,24 @@ func (l *loop) serve(i uint32, s *subscription) {
 	if from >= p.Visible() {
 		return
 	}
+	if r := l.ahead[i]; r != nil {
+		delete(l.ahead, i)
+		l.history(r)
+		return
+	}
 	slices := p.ReadTail(from, int(s.max), l.slices[:0])
 	if len(slices) == 0 {
-		s.flags |= subReading
-		l.srv.history.add(job{loop: l, conn: s.connection(), handle: handleOf(i, s.use), part: p, from: from, max: int(s.max)})
+		l.askHistory(i, s, p, from)
 		return
 	}
 	l.fromTail(i, s, p, slices)
 	clear(slices)
+}
+
+// askHistory has the log looked up on another goroutine.
+func (l *loop) askHistory(i uint32, s *subscription, p *partition.Partition, from message.Offset) {
+	s.flags |= subReading
+	l.srv.history.add(job{loop: l, conn: s.connection(), handle: handleOf(i, s.use), part: p, from: from, max: int(s.max)})
 }
 
 // fromTail sends retained slices and releases them.
@@ -86,7 +96,9 @@ func (l *loop) fromTail(i uint32, s *subscription, p *partition.Partition, slice
 	}
 	l.charge(s, len(head)+bytes, len(slices), bytes)
 	if n == len(head)+bytes {
-		l.delivered(i, s, end)
+		if l.delivered(i, s, end) && end < p.Visible() {
+			l.enqueue(i, s)
+		}
 		return
 	}
 	d := l.newDelivery(i, s, p, end)
@@ -128,16 +140,15 @@ func (l *loop) charge(s *subscription, frame, batches, bytes int) {
 	l.stats.bytesOut += uint64(bytes)
 }
 
-// delivered moves the cursor behind a frame that is with the kernel.
-func (l *loop) delivered(i uint32, s *subscription, end message.Offset) {
+// delivered moves the cursor behind a frame that is with the kernel. It reports
+// whether the subscription is still there; its next turn is the caller's to give.
+func (l *loop) delivered(i uint32, s *subscription, end message.Offset) bool {
 	s.cursor = int64(end)
 	if s.flags&subFetch != 0 {
 		l.removeSub(i, s)
-		return
+		return false
 	}
-	if p := l.srv.cat.ByNum(s.part); p == nil || end < p.Visible() {
-		l.enqueue(i, s)
-	}
+	return true
 }
 
 // endSub tells the subscriber why nothing more comes, and drops it.
@@ -210,30 +221,38 @@ func (l *loop) lease(d *delivery) error {
 }
 
 // writable goes on with a half-written frame, then with everything else that
-// the connection waits for.
+// the connection waits for. The subscription whose frame it was has its turn
+// last: else one that is far behind would take the socket frame after frame.
 func (l *loop) writable(c evloop.Conn) {
 	u := l.ev.User(c)
 	if u == nil {
 		return
 	}
-	if d := l.half[c.Index]; d != nil && d.conn == c && !l.push(d) {
-		return
+	last := uint32(0)
+	if d := l.half[c.Index]; d != nil && d.conn == c {
+		var done bool
+		if last, done = l.push(d); !done {
+			return
+		}
 	}
-	for i := u[wordSubs]; i != 0; {
-		s := l.subs.at(i)
-		next := s.connNext
-		l.enqueue(i, s)
-		i = next
+	if last != 0 {
+		for i := l.subs.at(last).connNext; i != 0; i = l.subs.at(i).connNext {
+			l.enqueue(i, l.subs.at(i))
+		}
+	}
+	for i := u[wordSubs]; i != 0; i = l.subs.at(i).connNext {
+		l.enqueue(i, l.subs.at(i)) // those behind last are in the list already
 	}
 }
 
-// push writes what it can of d and reports whether the frame is complete.
-func (l *loop) push(d *delivery) bool {
+// push writes what it can of d and reports whether the frame is complete, and
+// whose it was: 0 if the subscription is gone.
+func (l *loop) push(d *delivery) (i uint32, done bool) {
 	for {
 		sent, blocked, err := l.pushSome(d)
 		if err != nil {
 			l.ev.Close(d.conn, err)
-			return false
+			return 0, false
 		}
 		if sent > 0 {
 			d.since = l.now()
@@ -242,16 +261,17 @@ func (l *loop) push(d *delivery) bool {
 			break
 		}
 		if blocked || sent == 0 {
-			return false
+			return 0, false
 		}
 	}
 	delete(l.half, d.conn.Index)
 	l.ev.Unhold(d.conn)
-	if i, s := l.subOf(d.conn, d.handle); s != nil {
-		l.delivered(i, s, d.end)
+	i, s := l.subOf(d.conn, d.handle)
+	if s != nil && !l.delivered(i, s, d.end) {
+		i = 0
 	}
 	l.recycle(d)
-	return true
+	return i, true
 }
 
 // pushSome does one write.
@@ -331,6 +351,14 @@ func (l *loop) history(r *jobResult) {
 		return
 	}
 	s.flags &^= subReading
+	if l.half[s.conn] != nil || s.credit <= 0 {
+		// Its turn comes by Writable or CREDIT. An error is met again then.
+		if len(r.runs) > 0 {
+			kept := *r
+			l.ahead[i] = &kept
+		}
+		return
+	}
 	var gap *storage.GapError
 	switch {
 	case errors.As(r.err, &gap):
@@ -344,7 +372,7 @@ func (l *loop) history(r *jobResult) {
 		l.endSub(i, s, r.err)
 		return
 	}
-	if len(r.runs) == 0 || l.half[s.conn] != nil || s.credit <= 0 || message.Offset(s.cursor) != r.from {
+	if len(r.runs) == 0 || message.Offset(s.cursor) != r.from {
 		releaseRuns(r.runs)
 		l.enqueue(i, s)
 		return
@@ -363,5 +391,10 @@ func (l *loop) history(r *jobResult) {
 	d.runs = append(d.runs, r.runs...)
 	l.charge(s, len(head)+bytes, batches, bytes)
 	l.stats.historyReads++
-	l.push(d)
+	if s.flags&subFetch == 0 && d.end < r.part.Visible() && !r.part.InTail(d.end) {
+		l.askHistory(i, s, r.part, d.end) // while this frame goes out
+	}
+	if i, _ := l.push(d); i != 0 {
+		l.enqueue(i, s)
+	}
 }

@@ -47,6 +47,7 @@ type loop struct {
 	ready    []uint32              // subscriptions to serve this turn
 	half     map[uint32]*delivery  // by connection index: a frame that is half written
 	fetches  map[uint32]*fetchWait // by subscription index
+	ahead    map[uint32]*jobResult // by subscription index: history read ahead of its turn
 	drain    bool
 	drainEnd int64
 
@@ -72,7 +73,7 @@ const deliverBatches = 256
 func newLoop(s *Server, id int) *loop {
 	return &loop{
 		srv: s, id: id, box: mailbox{queued: map[uint32]struct{}{}},
-		half: map[uint32]*delivery{}, fetches: map[uint32]*fetchWait{},
+		half: map[uint32]*delivery{}, fetches: map[uint32]*fetchWait{}, ahead: map[uint32]*jobResult{},
 		slices: make([]partition.Slice, 0, deliverBatches), iov: make([][]byte, 0, deliverBatches+1),
 	}
 }

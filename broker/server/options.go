@@ -9,6 +9,7 @@ import (
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/partition"
+	"github.com/portask/portask/broker/server/evloop"
 	"github.com/portask/portask/broker/storage"
 	"github.com/portask/portask/broker/topic"
 	"github.com/portask/portask/broker/wire"
@@ -55,6 +56,9 @@ type Options struct {
 	Committer partition.CommitterOptions
 	// RetentionEvery is the time between two looks at expired segments.
 	RetentionEvery time.Duration
+
+	// tune changes the event loops' options last, for tests.
+	tune func(*evloop.Options)
 }
 
 // LoopsMax bounds Options.Loops: a partition keeps its interested loops in one

@@ -274,6 +274,10 @@ func (l *loop) admit(pr *producer, index uint32, b []byte, ch *mempool.Chunk, to
 	if err != nil {
 		return err
 	}
+	// The partition's tail will refer to the chunk weakly. Said now, since a chunk
+	// that held one long frame is given back before the turn's end, when the
+	// partition takes its reference: it is then kept as the newest of the tail.
+	ch.Gen()
 	if r.Flush {
 		l.flushes = append(l.flushes, p)
 	}

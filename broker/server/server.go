@@ -100,18 +100,22 @@ func build(o Options) (*Server, error) {
 
 func (s *Server) listen() error {
 	o := &s.opts
-	ln, err := net.Listen("tcp", o.Listen)
+	ln, err := evloop.Listen("tcp", o.Listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
 	// Received batches live in chunks: what is being received or waits for the
 	// log (bounded by the producers' credit), and the tail that is kept.
 	s.pool = mempool.NewPool(mempool.Options{KeepBytes: o.TailBytes, MaxBytes: o.TailBytes + int(o.ProduceBytes) + o.Loops*(16<<20)})
-	s.ev, err = evloop.New(ln, evloop.Options{
+	eo := evloop.Options{
 		Loops: o.Loops, Handler: func(i int) evloop.Handler { return handler{s.loops[i]} }, Pool: s.pool, Engine: o.EventEngine,
 		ReadBytes: o.ReceiveBytes, MaxConns: o.MaxConns, PreTimeout: wire.PreAuthTimeout,
-		UnitMaxBytes: wire.DefaultMaxFrame,
-	})
+		UnitMaxBytes: wire.DefaultMaxFrame + 4,
+	}
+	if o.tune != nil {
+		o.tune(&eo)
+	}
+	s.ev, err = evloop.New(ln, eo)
 	if err != nil {
 		return errors.Join(fmt.Errorf("start event loops: %w", err), ln.Close())
 	}

@@ -152,6 +152,10 @@ func (l *loop) dropSub(i uint32, s *subscription) {
 	if s.flags&subFetch != 0 {
 		delete(l.fetches, i)
 	}
+	if r := l.ahead[i]; r != nil {
+		delete(l.ahead, i)
+		releaseRuns(r.runs)
+	}
 	*s = subscription{}
 	l.subs.put(i)
 }

@@ -33,7 +33,8 @@ type Topic struct {
 // Config returns the settings in force.
 func (t *Topic) Config() Config { return *t.config.Load() }
 
-// Options of a catalogue; Engine, Sink and Committer are needed.
+// Options of a catalogue; Engine, Sink and Committer are needed, and the
+// partitions and segment size of Defaults. No Logger is silence.
 type Options struct {
 	Engine    storage.Engine
 	Sink      partition.Sink
@@ -48,7 +49,9 @@ type Options struct {
 type Catalogue struct {
 	opts Options
 	view atomic.Pointer[view] // stored under mu
-	mu   sync.Mutex
+
+	mu     sync.Mutex // held over a whole change, its writing included
+	closed bool       // guarded by mu
 }
 
 // view is an immutable picture of the catalogue.
@@ -88,7 +91,14 @@ type storedTopic struct {
 // Open loads the catalogue and opens every partition, several at a time. Logs of
 // a topic whose deletion a crash cut short are removed; a log that belongs to no
 // topic is reported and left alone.
+//
+// Errors, besides the engine's: fault.NewerFormat, and fault.Corrupted for a
+// catalogue that is damaged, or missing where there are logs. Nothing is changed
+// or removed then.
 func Open(o Options) (*Catalogue, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	c := &Catalogue{opts: o}
 	v := &view{byName: map[string]*Topic{}}
 	blob, err := o.Engine.LoadMeta(metaName)
@@ -114,39 +124,17 @@ func Open(o Options) (*Catalogue, error) {
 			return nil, fault.New(fault.NewerFormat, "open catalogue").WithField("version").WithLimit(int64(st.Version), metaVersion)
 		}
 	}
-	if v.id, err = ulid.ParseStrict(st.Cluster); err != nil {
-		return nil, fault.New(fault.Corrupted, "open catalogue").WithField("cluster_id").WithCause(err)
+	all, known, removing, err := st.check()
+	if err != nil {
+		return nil, err
 	}
-	known := map[storage.PartitionID]bool{}
-	var all []*Topic
-	for _, s := range st.Topics {
-		id, err := ulid.ParseStrict(s.ID)
-		if err != nil {
-			return nil, fault.New(fault.Corrupted, "open catalogue").WithField("id").WithDetail("topic %q", s.Name).WithCause(err)
-		}
-		t := &Topic{Name: s.Name, ID: id, CreatedUs: s.CreatedUs}
-		cfg := s.Config
-		t.config.Store(&cfg)
-		all = append(all, t)
-		for i := range cfg.Partitions {
-			known[storage.PartitionID{Topic: id, Index: i}] = true
-		}
-	}
-	removing := map[ulid.ULID]bool{}
-	for _, r := range st.Removing {
-		id, err := ulid.ParseStrict(r)
-		if err != nil {
-			return nil, fault.New(fault.Corrupted, "open catalogue").WithField("removing").WithCause(err)
-		}
-		removing[id] = true
-	}
+	v.id = ulid.MustParseStrict(st.Cluster)
 	if err := c.finishRemovals(known, removing); err != nil {
 		return nil, err
 	}
 	for _, t := range all {
 		if err := c.openPartitions(t, len(v.parts)); err != nil {
-			c.closeAll(v)
-			return nil, err
+			return nil, errors.Join(err, c.closeAll(v))
 		}
 		v.byName[t.Name] = t
 		v.parts = append(v.parts, t.Partitions...)
@@ -159,6 +147,60 @@ func Open(o Options) (*Catalogue, error) {
 		}
 	}
 	return c, nil
+}
+
+// check holds a catalogue that was read against its own rules, before anything
+// is opened, made or removed by it. It returns the topics, their logs, and the
+// topics whose logs are to be removed.
+func (st *stored) check() (all []*Topic, known map[storage.PartitionID]bool, removing map[ulid.ULID]bool, err error) {
+	bad := func(field string, cause error, format string, args ...any) error {
+		return fault.New(fault.Corrupted, "open catalogue").WithField(field).WithDetail(format, args...).WithCause(cause)
+	}
+	if st.Version < 1 {
+		return nil, nil, nil, bad("version", nil, "is %d", st.Version)
+	}
+	if _, err := ulid.ParseStrict(st.Cluster); err != nil {
+		return nil, nil, nil, bad("cluster_id", err, "%.40q", st.Cluster)
+	}
+	if len(st.Topics) > TopicsMax {
+		return nil, nil, nil, bad("topics", nil, "there are %d", len(st.Topics))
+	}
+	known, removing = map[storage.PartitionID]bool{}, map[ulid.ULID]bool{}
+	names := map[string]bool{}
+	for _, s := range st.Topics {
+		id, err := ulid.ParseStrict(s.ID)
+		if err != nil {
+			return nil, nil, nil, bad("id", err, "of topic %.300q", s.Name)
+		}
+		if err := message.CheckTopicName("open catalogue", s.Name); err != nil {
+			return nil, nil, nil, bad("name", err, "of topic %s", id)
+		}
+		if n := s.Config.Partitions; n < 1 || n > PartitionsMax || len(known)+int(n) > AllPartitionsMax {
+			return nil, nil, nil, bad("partitions", nil, "%d of topic %q", n, s.Name)
+		}
+		if names[s.Name] || known[storage.PartitionID{Topic: id}] {
+			return nil, nil, nil, bad("topics", nil, "topic %q, %s occurs twice", s.Name, id)
+		}
+		names[s.Name] = true
+		t := &Topic{Name: s.Name, ID: id, CreatedUs: s.CreatedUs}
+		cfg := s.Config
+		t.config.Store(&cfg)
+		all = append(all, t)
+		for i := range cfg.Partitions {
+			known[storage.PartitionID{Topic: id, Index: i}] = true
+		}
+	}
+	for _, r := range st.Removing {
+		id, err := ulid.ParseStrict(r)
+		if err != nil {
+			return nil, nil, nil, bad("removing", err, "%.40q", r)
+		}
+		if known[storage.PartitionID{Topic: id}] {
+			return nil, nil, nil, bad("removing", nil, "%s is a topic", id)
+		}
+		removing[id] = true
+	}
+	return all, known, removing, nil
 }
 
 func (c *Catalogue) finishRemovals(known map[storage.PartitionID]bool, removing map[ulid.ULID]bool) error {
@@ -185,20 +227,12 @@ func (c *Catalogue) openPartitions(t *Topic, num int) error {
 	cfg := t.Config()
 	t.Partitions = make([]*partition.Partition, cfg.Partitions)
 	errs := make([]error, cfg.Partitions)
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, 8)
-	for i := range t.Partitions {
-		wg.Add(1)
-		slots <- struct{}{}
-		go func() {
-			defer func() { <-slots; wg.Done() }()
-			t.Partitions[i], errs[i] = partition.Open(c.opts.Engine, partition.Options{
-				ID: storage.PartitionID{Topic: t.ID, Index: uint32(i)}, Topic: t.Name, Num: uint32(num + i),
-				Visibility: cfg.Visibility, Sink: c.opts.Sink, Committer: c.opts.Committer,
-			}, storage.LogOptions{SegmentBytes: cfg.SegmentBytes, Limits: c.opts.Limits})
-		}()
-	}
-	wg.Wait()
+	inParallel(len(t.Partitions), func(i int) {
+		t.Partitions[i], errs[i] = partition.Open(c.opts.Engine, partition.Options{
+			ID: storage.PartitionID{Topic: t.ID, Index: uint32(i)}, Topic: t.Name, Num: uint32(num + i),
+			Visibility: cfg.Visibility, Sink: c.opts.Sink, Committer: c.opts.Committer,
+		}, storage.LogOptions{SegmentBytes: cfg.SegmentBytes, Limits: c.opts.Limits})
+	})
 	if err := errors.Join(errs...); err != nil {
 		for _, p := range t.Partitions {
 			if p != nil {
@@ -207,17 +241,41 @@ func (c *Catalogue) openPartitions(t *Topic, num int) error {
 		}
 		return fmt.Errorf("open topic %q: %w", t.Name, err)
 	}
+	t.applyRetention()
 	return nil
 }
 
-func (c *Catalogue) closeAll(v *view) error {
-	var errs []error
-	for _, p := range v.parts {
-		if p != nil {
-			errs = append(errs, p.Close(context.Background()))
-		}
+// applyRetention hands the topic's retention to its partitions.
+func (t *Topic) applyRetention() {
+	cfg := t.Config()
+	for _, p := range t.Partitions {
+		p.SetRetention(cfg.Retention())
 	}
+}
+
+func (c *Catalogue) closeAll(v *view) error {
+	errs := make([]error, len(v.parts))
+	inParallel(len(v.parts), func(i int) {
+		if p := v.parts[i]; p != nil {
+			errs[i] = p.Close(context.Background())
+		}
+	})
 	return errors.Join(errs...)
+}
+
+// inParallel runs f(0) to f(n-1), at most eight at once: opening and closing
+// logs waits for the disk, which serves several better than one.
+func inParallel(n int, f func(i int)) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, 8)
+	for i := range n {
+		slots <- struct{}{}
+		wg.Go(func() {
+			f(i)
+			<-slots
+		})
+	}
+	wg.Wait()
 }
 
 // store writes the picture v to the engine.
@@ -264,7 +322,7 @@ func (c *Catalogue) Lookup(name string) (*Topic, error) {
 	if t := c.view.Load().byName[name]; t != nil {
 		return t, nil
 	}
-	if err := CheckName(name); err != nil {
+	if err := message.CheckTopicName("look up topic", name); err != nil {
 		return nil, err
 	}
 	return nil, fault.New(fault.NotFound, "look up topic").WithField("topic").WithDetail("topic %q does not exist", name)
@@ -293,9 +351,16 @@ func (c *Catalogue) ByNum(n uint32) *partition.Partition {
 // Nums is the exclusive end of the dense numbers given out.
 func (c *Catalogue) Nums() int { return len(c.view.Load().parts) }
 
-// Create makes a topic; on return it survives a crash.
+// Create makes a topic; on return it survives a crash. After an error of the
+// engine there is no such topic now, and probably none after a restart either: a
+// catalogue that could not be written may have reached the disk all the same.
+//
+// Errors, besides the engine's: those of message.CheckTopicName; fault.Invalid,
+// fault.TooLarge and fault.LevelUnavailable for settings; fault.Exists;
+// fault.ResourceExhausted when the broker has too many topics or partitions;
+// fault.Closed.
 func (c *Catalogue) Create(name string, cfg Config) (*Topic, error) {
-	if err := CheckName(name); err != nil {
+	if err := message.CheckTopicName("create topic", name); err != nil {
 		return nil, err
 	}
 	cfg, err := cfg.complete(c.opts.Defaults, c.opts.Engine)
@@ -304,6 +369,9 @@ func (c *Catalogue) Create(name string, cfg Config) (*Topic, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.errClosed("create topic"); err != nil {
+		return nil, err
+	}
 	v := c.view.Load()
 	if v.byName[name] != nil {
 		return nil, fault.New(fault.Exists, "create topic").WithField("topic").WithDetail("topic %q exists", name)
@@ -322,25 +390,50 @@ func (c *Catalogue) Create(name string, cfg Config) (*Topic, error) {
 	t := &Topic{Name: name, ID: id, CreatedUs: time.Now().UnixMicro()}
 	t.config.Store(&cfg)
 	if err := c.openPartitions(t, len(v.parts)); err != nil {
-		return nil, err
+		return nil, errors.Join(err, c.discard(t))
 	}
 	n := v.clone()
 	n.byName[name] = t
 	n.parts = append(n.parts, t.Partitions...)
 	n.open += len(t.Partitions)
-	if err := c.store(n); err != nil {
+	if err := c.replace(v, n); err != nil {
 		return nil, errors.Join(err, c.discard(t))
 	}
-	c.view.Store(n)
 	return t, nil
 }
 
+// replace makes n the catalogue in place of v. If that fails it tries to write v
+// again, since nobody knows which of the two the engine has; what it has then is
+// v, unless this fails too.
+func (c *Catalogue) replace(v, n *view) error {
+	if err := c.store(n); err != nil {
+		return errors.Join(err, c.store(v))
+	}
+	c.view.Store(n)
+	return nil
+}
+
+func (c *Catalogue) errClosed(op string) error {
+	if c.closed {
+		return fault.New(fault.Closed, op).WithDetail("the catalogue is closed")
+	}
+	return nil
+}
+
 // discard closes and removes the logs of a topic that is not in the catalogue.
+// What closing says does not matter: that a failed log cannot be synced is no
+// reason to keep it.
 func (c *Catalogue) discard(t *Topic) error {
 	var errs []error
 	for i, p := range t.Partitions {
-		errs = append(errs, p.Close(context.Background()))
-		errs = append(errs, c.opts.Engine.RemoveLog(storage.PartitionID{Topic: t.ID, Index: uint32(i)}))
+		var closing error
+		if p != nil {
+			closing = p.Close(context.Background())
+		}
+		err := c.opts.Engine.RemoveLog(storage.PartitionID{Topic: t.ID, Index: uint32(i)})
+		if err != nil && !errors.Is(err, fault.NotFound) {
+			errs = append(errs, closing, err)
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -352,10 +445,14 @@ type Change struct {
 
 // Alter changes settings of a topic. Its partitions and its visibility are for
 // life: the one decides where keys go, the other what readers were promised. A
-// new segment size holds from the next open.
+// new segment size holds from the next open. Errors are those of Create, and
+// fault.NotFound.
 func (c *Catalogue) Alter(name string, ch Change) (*Topic, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.errClosed("alter topic"); err != nil {
+		return nil, err
+	}
 	t, err := c.Lookup(name)
 	if err != nil {
 		return nil, err
@@ -371,19 +468,29 @@ func (c *Catalogue) Alter(name string, ch Change) (*Topic, error) {
 		return nil, err
 	}
 	t.config.Store(&cfg)
-	if err := c.store(c.view.Load()); err != nil {
+	v := c.view.Load()
+	if err := c.store(v); err != nil {
 		t.config.Store(&old)
-		return nil, err
+		return nil, errors.Join(err, c.store(v))
 	}
+	t.applyRetention()
 	return t, nil
 }
 
 // Delete removes a topic: first from the catalogue, then its logs, so that a
-// crash in between leaves stray logs, which the next Open removes. gone is
-// called when the topic can no longer be found and before its logs go.
+// crash in between leaves logs that the catalogue names as to be removed, which
+// the next Open does. gone is called when the topic can no longer be found and
+// takes no more batches, and before its logs go.
+//
+// After an error that comes before gone was called the topic is still there;
+// after a later one it is gone, and what is left of its logs goes at the next
+// Open.
 func (c *Catalogue) Delete(name string, gone func(*Topic)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.errClosed("delete topic"); err != nil {
+		return err
+	}
 	t, err := c.Lookup(name)
 	if err != nil {
 		return err
@@ -396,39 +503,29 @@ func (c *Catalogue) Delete(name string, gone func(*Topic)) error {
 	}
 	n.open -= len(t.Partitions)
 	n.removing = append(n.removing, t.ID)
-	if err := c.store(n); err != nil {
+	if err := c.replace(v, n); err != nil {
 		return err
 	}
-	c.view.Store(n)
 	for _, p := range t.Partitions {
-		if err := p.Quiesce(context.Background()); err != nil {
-			return err
-		}
+		_ = p.Quiesce(context.Background()) // without a deadline it cannot fail
 	}
 	gone(t)
 	if err := c.discard(t); err != nil {
-		return err
+		return fmt.Errorf("delete topic %q: %w", name, err)
 	}
-	n = n.clone()
-	n.removing = slices.DeleteFunc(n.removing, func(id ulid.ULID) bool { return id == t.ID })
-	c.view.Store(n)
-	return c.store(n)
+	done := n.clone()
+	done.removing = slices.DeleteFunc(done.removing, func(id ulid.ULID) bool { return id == t.ID })
+	return c.replace(n, done)
 }
 
-// Retain applies every topic's retention.
+// Retain applies every topic's retention, and lets the partitions give back
+// memory that they do not need.
 func (c *Catalogue) Retain(now time.Time) error {
 	var errs []error
 	for _, t := range c.List() {
-		cfg := t.Config()
-		r := cfg.Retention()
-		if r.MaxAge <= 0 && r.MaxBytes <= 0 {
-			continue
-		}
 		for _, p := range t.Partitions {
-			if p.Closed() {
-				continue
-			}
-			if _, err := p.Retain(r, now); err != nil {
+			p.Shrink()
+			if _, err := p.Retain(now); err != nil {
 				errs = append(errs, fmt.Errorf("retain %s/%d: %w", t.Name, p.Index(), err))
 			}
 		}
@@ -436,9 +533,11 @@ func (c *Catalogue) Retain(now time.Time) error {
 	return errors.Join(errs...)
 }
 
-// Close closes every partition.
+// Close closes every partition, several at a time. Batches that were admitted
+// are stored and answered first.
 func (c *Catalogue) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.closed = true
 	return c.closeAll(c.view.Load())
 }

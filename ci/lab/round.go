@@ -146,8 +146,8 @@ func (l *Lab) createTopic(ctx context.Context, addr, visibility string, more ...
 // pair is the two clients of a round.
 type pair struct{ producer, consumer *client }
 
-func (l *Lab) clients(ctx context.Context, v Variant, addr string, o Load) (*pair, error) {
-	common := []string{"--target", v.Name, "--addr", addr, "--topic", topic, "--ack", v.Ack}
+func (l *Lab) clients(ctx context.Context, v Variant, addr, dir string, o Load) (*pair, error) {
+	common := []string{"--target", v.Name, "--addr", addr, "--topic", topic, "--ack", v.Ack, "--progress", filepath.Join(dir, "progress")}
 	consumer, err := startClient(ctx, "consumer", l.Loadgen, append([]string{"lean", "consume"}, common...))
 	if err != nil {
 		return nil, err
@@ -203,7 +203,7 @@ func (l *Lab) Round(ctx context.Context, v Variant, o Load) (Round, error) {
 		return r, err
 	}
 	defer s.kill()
-	p, err := l.clients(ctx, v, s.addr, o)
+	p, err := l.clients(ctx, v, s.addr, dir, o)
 	if err != nil {
 		return r, fmt.Errorf("%w; the server's last words: %s", err, s.stderr)
 	}

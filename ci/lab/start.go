@@ -40,7 +40,7 @@ func (l *Lab) StartTime(ctx context.Context, logBytes int64, repeat int) (*Start
 	}
 	var o Load
 	o.setDefaults()
-	p, err := l.clients(ctx, Accepted, s.addr, o)
+	p, err := l.clients(ctx, Accepted, s.addr, dir, o)
 	if err != nil {
 		return nil, err
 	}

@@ -11,13 +11,15 @@ import (
 
 // ConsumerOptions describe the receiving side. Zero fields take their defaults.
 type ConsumerOptions struct {
-	ReadBytes int // receive buffer, 1 MiB; it grows to the largest unit
+	ReadBytes int       // receive buffer, 1 MiB; it grows to the largest unit
+	Progress  *Progress // if set, told of every verified batch
 }
 
 // Consumer receives phases on one connection. Not safe for concurrent use.
 type Consumer struct {
 	c    *conn
 	end  consumerEnd
+	prog *Progress
 	lim  message.Limits
 	buf  []byte
 	held int
@@ -37,7 +39,7 @@ func DialConsumer(addr netip.AddrPort, t Target, o ConsumerOptions) (*Consumer, 
 	if err != nil {
 		return nil, err
 	}
-	k := &Consumer{c: c, lim: message.DefaultLimits(), buf: make([]byte, o.ReadBytes)}
+	k := &Consumer{c: c, prog: o.Progress, lim: message.DefaultLimits(), buf: make([]byte, o.ReadBytes)}
 	if k.end, err = t.openConsumer(c); err != nil {
 		c.close()
 		return nil, err
@@ -64,7 +66,7 @@ func (k *Consumer) Run() (Phase, error) {
 			ph.StartNs, cpu = monotonic(), usage()
 		}
 		k.held += n
-		at, done := 0, false
+		at, done, before := 0, false, ph.Batches
 		for {
 			batches, size, err := k.end.next(k.buf[at:k.held])
 			if err != nil {
@@ -85,6 +87,7 @@ func (k *Consumer) Run() (Phase, error) {
 			}
 			done = done || last
 		}
+		k.prog.add(ph.Batches - before)
 		k.held = copy(k.buf, k.buf[at:k.held])
 		if err := k.end.consumed(k.c, at); err != nil {
 			return ph, err

@@ -22,6 +22,10 @@ type ProducerOptions struct {
 	Distinct    int
 	WindowBytes int // sent and not yet acknowledged, 4 MiB
 	WriteBytes  int // most bytes of one write, 256 KiB; at least one batch
+	// BacklogBytes is how much may be sent and not yet verified by the consumer,
+	// 8 MiB, if Progress is set.
+	BacklogBytes int
+	Progress     *Progress
 }
 
 func (o *ProducerOptions) setDefaults() error {
@@ -36,6 +40,7 @@ func (o *ProducerOptions) setDefaults() error {
 		{"distinct batches", &o.Distinct, 16, 1024},
 		{"window bytes", &o.WindowBytes, 4 << 20, 1 << 30},
 		{"write bytes", &o.WriteBytes, 256 << 10, 64 << 20},
+		{"backlog bytes", &o.BacklogBytes, 8 << 20, 1 << 30},
 	} {
 		if *f.v == 0 {
 			*f.v = f.def
@@ -64,6 +69,7 @@ type Producer struct {
 
 	sequence uint32 // of the next message
 	sent     uint32 // batches, all phases
+	batches  int64  // as sent, without wrapping
 	unacked  int    // batches
 	answers  []byte // bytes of answers, the tail of an incomplete one in front
 	held     int
@@ -145,6 +151,7 @@ func (p *Producer) Run(d time.Duration, batches int64) (Phase, error) {
 	deadline := ph.StartNs + int64(d)
 	perWrite := max(1, p.o.WriteBytes/p.frameBytes)
 	window := max(1, p.o.WindowBytes/p.frameBytes)
+	backlog := max(perWrite, p.o.BacklogBytes/p.frameBytes)
 	next := 0
 	for {
 		if batches > 0 && ph.Batches >= batches || batches == 0 && monotonic() >= deadline {
@@ -161,6 +168,8 @@ func (p *Producer) Run(d time.Duration, batches int64) (Phase, error) {
 			}
 			continue
 		}
+		p.o.Progress.wait(uint64(p.batches), backlog)
+		p.batches += int64(n)
 		for i := next; i < next+n; i++ {
 			p.stamp(p.buf[i*p.frameBytes:(i+1)*p.frameBytes], &p.envelopes[i])
 		}
@@ -179,6 +188,7 @@ func (p *Producer) Run(d time.Duration, batches int64) (Phase, error) {
 		return ph, err
 	}
 	ph.Batches++
+	p.batches++
 	p.unacked++
 	if err := p.collect(0); err != nil {
 		return ph, err

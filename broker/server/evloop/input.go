@@ -23,6 +23,10 @@ const (
 	// stay, and the read goes behind them: copying up to 16 KiB costs less than
 	// the short reads that growing a small chunk by steps would take.
 	rejoinMax = 16 << 10
+	// bytesPerTurn is how much of one connection is taken before the handler's
+	// TurnEnd: what a turn took in should still be in the processor's cache when
+	// it is written and delivered, and who delivers must keep up with who reads.
+	bytesPerTurn = 512 << 10
 	// shrinkAfter is how many reads in a row must leave room before the receive
 	// chunk gets smaller again.
 	shrinkAfter = 64
@@ -38,7 +42,8 @@ func (l *Loop) input(c Conn, r *record) {
 			return
 		}
 	}
-	for range readsPerTurn {
+	reads := 0
+	for until := l.n.v[kBytesIn] + bytesPerTurn; l.n.v[kBytesIn] < until && reads < readsPerTurn; reads++ {
 		more := l.readOnce(c, r)
 		if l.inOver == c && (r.in == 0 || l.inBytes < l.o.InBudgetBytes) {
 			l.inOver = Conn{}

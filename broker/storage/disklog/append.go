@@ -184,7 +184,7 @@ func (l *Log) attach(base message.Offset, now int64, filled bool) (*segment, err
 			if err := l.eng.fs.Rename(sp.path, n.path()); err != nil {
 				return nil, errors.Join(err, sp.file.Close())
 			}
-			w.plain = 0
+			w.plain = l.opts.SegmentBytes // a log this busy gets full segments from now on
 			return n, nil
 		}
 		l.eng.work.want(l.opts.SegmentBytes)
@@ -197,6 +197,7 @@ func (l *Log) attach(base message.Offset, now int64, filled bool) (*segment, err
 	}
 	w.plain = min(w.plain, l.opts.SegmentBytes)
 	n.limit = w.plain
+	n.reuse = n.limit == l.opts.SegmentBytes
 	n.seed, n.zeroed = l.eng.opts.newSeed(), true
 	f, err := l.eng.fs.OpenFile(n.path(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 	n.file = f

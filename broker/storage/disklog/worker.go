@@ -94,7 +94,7 @@ func (w *worker) step() bool {
 		w.mu.Lock()
 	case w.wanted > 0 && !w.closing:
 		w.makeRoom(w.wanted)
-		if len(w.free) >= w.eng.opts.Spares {
+		if len(w.free) >= enough(w.eng.opts.Spares) {
 			w.wanted = 0
 			return true
 		}
@@ -113,6 +113,12 @@ func (w *worker) step() bool {
 	}
 	return true
 }
+
+// enough is how many spares are made by writing zeros; the rest of the pool is
+// left to recycled segments. A log at its retention gives a segment back for
+// each it takes: zeroing another in the moment between would only push the
+// recycled one, whose pages are warm, out of the pool.
+func enough(spares int) int { return (spares + 1) / 2 }
 
 // kick lets the worker look at the queue; called with mu held.
 func (w *worker) kick() {

@@ -43,6 +43,15 @@ func leanCommand() *cobra.Command {
 	f.StringVar(&topic, "topic", "lean", "topic; partition 0 is used")
 	f.StringVar(&ack, "ack", "durable", "accepted or durable")
 
+	var progress string
+	f.StringVar(&progress, "progress", "", "file through which the consumer tells the producer how far it is")
+	shared := func() (*lean.Progress, error) {
+		if progress == "" {
+			return nil, nil
+		}
+		return lean.OpenProgress(progress)
+	}
+
 	var po lean.ProducerOptions
 	produce := &cobra.Command{
 		Use:   "produce",
@@ -51,6 +60,9 @@ func leanCommand() *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			a, t, err := dial()
 			if err != nil {
+				return err
+			}
+			if po.Progress, err = shared(); err != nil {
 				return err
 			}
 			p, err := lean.DialProducer(a, t, po)
@@ -64,6 +76,7 @@ func leanCommand() *cobra.Command {
 	produce.Flags().IntVar(&po.BatchMessages, "batch", 64, "messages a batch")
 	produce.Flags().IntVar(&po.MessageBytes, "size", 1024, "bytes of a message's value")
 	produce.Flags().IntVar(&po.WindowBytes, "window", 4<<20, "bytes sent and not yet acknowledged")
+	produce.Flags().IntVar(&po.BacklogBytes, "backlog", 8<<20, "bytes sent and not yet verified by the consumer, with --progress")
 	produce.Flags().IntVar(&po.WriteBytes, "write", 256<<10, "most bytes of one write")
 
 	var ko lean.ConsumerOptions
@@ -74,6 +87,9 @@ func leanCommand() *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			a, t, err := dial()
 			if err != nil {
+				return err
+			}
+			if ko.Progress, err = shared(); err != nil {
 				return err
 			}
 			k, err := lean.DialConsumer(a, t, ko)
