@@ -49,6 +49,10 @@ type Admission struct {
 // that follows the last one admitted; one of the last few batches sent again is
 // a duplicate and is answered with the offsets of the original. The scheme is
 // Kafka's idempotent producer (KIP-98), with the window of its five batches.
+//
+// Errors: the fence; of a producer fault.Fenced (an older epoch),
+// fault.OutOfSequence (a gap, or a batch from before what is known) and
+// fault.DuplicateSequence (stored before the window).
 func (s *State) Admit(e *message.Envelope, now int64) (Admission, error) {
 	if s.fence != nil {
 		return Admission{}, s.fence
@@ -80,11 +84,13 @@ func (s *State) Written(end message.Offset) {
 		panic("partition: written mark outside the admitted range")
 	}
 	s.written = end
+	s.producers.settled(end)
 }
 
 // Cut takes back the admissions at and above from, newest first, after the
-// engine refused them whole (a full disk). The producers' sequences go back
-// with them, so that the same batches may be sent again.
+// engine refused them whole (a full disk). The producers are then as they were
+// before, so that the same batches may be sent again, in the same order and no
+// other.
 func (s *State) Cut(from message.Offset) {
 	if from < s.written {
 		panic("partition: cut below the written mark")

@@ -6,6 +6,7 @@
 package topic
 
 import (
+	"math"
 	"time"
 
 	"github.com/portask/portask/broker/fault"
@@ -15,7 +16,6 @@ import (
 
 // Limits of the catalogue.
 const (
-	NameMax       = 249
 	PartitionsMax = 4096   // of one topic
 	TopicsMax     = 10_000 // of one broker
 	// AllPartitionsMax bounds the open logs of a broker: each holds a
@@ -23,6 +23,8 @@ const (
 	AllPartitionsMax = 16_384
 	SegmentBytesMin  = 16 << 10
 	SegmentBytesMax  = 1 << 30
+	// RetentionMsMax is what fits a time.Duration: 292 years.
+	RetentionMsMax = math.MaxInt64 / int64(time.Millisecond)
 )
 
 // Unlimited is the retention that keeps everything.
@@ -40,30 +42,7 @@ type Config struct {
 
 // Retention is the engine's form of the settings.
 func (c *Config) Retention() storage.Retention {
-	return storage.Retention{MaxAge: time.Duration(max(c.RetentionMs, 0)) * time.Millisecond, MaxBytes: max(c.RetentionBytes, 0)}
-}
-
-// CheckName accepts 1 to 249 of [a-zA-Z0-9._-], except "." and "..".
-func CheckName(name string) error {
-	bad := func(format string, args ...any) error {
-		return fault.New(fault.Invalid, "check topic name").WithField("topic").WithDetail(format, args...)
-	}
-	if name == "" {
-		return bad("the name is empty")
-	}
-	if len(name) > NameMax {
-		return fault.New(fault.TooLarge, "check topic name").WithField("topic").WithDetail("the name is too long").WithLimit(int64(len(name)), NameMax)
-	}
-	if name == "." || name == ".." {
-		return bad("%q is reserved", name)
-	}
-	for i := range len(name) {
-		c := name[i]
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '_' && c != '-' {
-			return bad("%q has %q at byte %d; allowed are letters, digits, '.', '_' and '-'", name, c, i)
-		}
-	}
-	return nil
+	return storage.Retention{MaxAge: time.Duration(min(max(c.RetentionMs, 0), RetentionMsMax)) * time.Millisecond, MaxBytes: max(c.RetentionBytes, 0)}
 }
 
 // complete fills the defaults in and checks the result against what the engine
@@ -73,10 +52,13 @@ func (c Config) complete(d Config, eng storage.Engine) (Config, error) {
 		return fault.New(fault.Invalid, "check topic settings").WithField(field).WithDetail(format, args...)
 	}
 	if c.Partitions == 0 {
-		c.Partitions = d.Partitions
+		c.Partitions = max(d.Partitions, 1)
 	}
 	if c.Partitions > PartitionsMax {
 		return c, fault.New(fault.TooLarge, "check topic settings").WithField("partitions").WithLimit(int64(c.Partitions), PartitionsMax)
+	}
+	if c.Visibility == message.AckNone {
+		c.Visibility = d.Visibility
 	}
 	if c.Visibility == message.AckNone {
 		c.Visibility = eng.Levels().Strongest()
@@ -89,19 +71,26 @@ func (c Config) complete(d Config, eng storage.Engine) (Config, error) {
 		name string
 		v    *int64
 		d    int64
-	}{{"retention_ms", &c.RetentionMs, d.RetentionMs}, {"retention_bytes", &c.RetentionBytes, d.RetentionBytes}} {
+		max  int64
+	}{{"retention_ms", &c.RetentionMs, d.RetentionMs, RetentionMsMax}, {"retention_bytes", &c.RetentionBytes, d.RetentionBytes, math.MaxInt64}} {
 		if *f.v == 0 {
 			*f.v = f.d
 		}
 		if *f.v < Unlimited {
 			return c, bad(f.name, "%d is neither positive nor -1 (unlimited)", *f.v)
 		}
+		if *f.v > f.max {
+			return c, fault.New(fault.TooLarge, "check topic settings").WithField(f.name).WithLimit(*f.v, f.max)
+		}
 	}
 	if c.SegmentBytes == 0 {
 		c.SegmentBytes = d.SegmentBytes
 	}
-	if c.SegmentBytes < SegmentBytesMin || c.SegmentBytes > SegmentBytesMax {
-		return c, bad("segment_bytes", "%d is outside [%d, %d]", c.SegmentBytes, SegmentBytesMin, SegmentBytesMax)
+	if c.SegmentBytes > SegmentBytesMax {
+		return c, fault.New(fault.TooLarge, "check topic settings").WithField("segment_bytes").WithLimit(c.SegmentBytes, SegmentBytesMax)
+	}
+	if c.SegmentBytes < SegmentBytesMin {
+		return c, fault.New(fault.Invalid, "check topic settings").WithField("segment_bytes").WithLimit(c.SegmentBytes, SegmentBytesMin)
 	}
 	return c, nil
 }
