@@ -86,10 +86,14 @@ func (l *loop) fromTail(i uint32, s *subscription, p *partition.Partition, slice
 	end := slices[len(slices)-1].End
 	head := l.frameHead(i, s, p, bytes)
 	iov[0] = head
-	n, _, err := l.ev.Writev(s.connection(), iov)
-	for k := range slices {
-		slices[k].Release()
+	if err := l.fits(s, len(head)+bytes); err != nil {
+		releaseSlices(slices)
+		clear(iov)
+		l.endSub(i, s, err)
+		return
 	}
+	n, _, err := l.ev.Writev(s.connection(), iov)
+	releaseSlices(slices)
 	clear(iov)
 	if err != nil || n == 0 {
 		return // the connection ends, or Writable comes
@@ -130,6 +134,24 @@ func (l *loop) frameHead(i uint32, s *subscription, p *partition.Partition, byte
 	l.buf = wire.AppendDeliverHead(wire.AppendHeader(l.buf[:0], h), &l.head)
 	binary.LittleEndian.PutUint32(l.buf, uint32(len(l.buf)-4+bytes))
 	return l.buf
+}
+
+// fits returns why the peer does not take a frame of that size: it has a single
+// batch that is larger than the connection's maximum, half of which s.max is at
+// most.
+func (l *loop) fits(s *subscription, frame int) error {
+	max := int(l.ev.User(s.connection())[wordFrame]) << 10
+	if frame <= max {
+		return nil
+	}
+	return fault.New(fault.TooLarge, "deliver").WithField("max_frame").
+		WithDetail("the batch at offset %d does not fit into a frame of this connection", s.cursor).WithLimit(int64(frame), int64(max))
+}
+
+func releaseSlices(slices []partition.Slice) {
+	for k := range slices {
+		slices[k].Release()
+	}
 }
 
 // charge takes the frame's size from the credit when its first byte is sent.
@@ -386,6 +408,11 @@ func (l *loop) history(r *jobResult) {
 		batches += q.Batches
 	}
 	head := l.frameHead(i, s, r.part, bytes)
+	if err := l.fits(s, len(head)+bytes); err != nil {
+		releaseRuns(r.runs)
+		l.endSub(i, s, err)
+		return
+	}
 	d := l.newDelivery(i, s, r.part, r.runs[len(r.runs)-1].End)
 	d.head = append(d.head, head...)
 	d.runs = append(d.runs, r.runs...)

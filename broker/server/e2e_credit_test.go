@@ -1,10 +1,10 @@
 package server
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
+	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/server/evloop"
 	"github.com/portask/portask/broker/topic"
@@ -91,7 +91,7 @@ func TestCreditIsPerSubscription(t *testing.T) {
 		p.drain()
 		for h, part := range r.parts {
 			r.credit(h, 1<<20)
-			r.until(int(part)*0 + r.got + 50)
+			r.until(r.got + 50)
 			if r.at[part] != 50 {
 				t.Fatalf("partition %d is at %d", part, r.at[part])
 			}
@@ -241,4 +241,30 @@ func TestSubscriptionsOfAConnectionTakeTurns(t *testing.T) {
 	})
 }
 
-var _ = fmt.Sprint
+// A batch that does not fit into the largest frame a consumer takes ends its
+// subscription, not its connection; from memory and from the log.
+func TestBatchLargerThanTheConsumersFrame(t *testing.T) {
+	onAll(t, func(t *testing.T, s setting) {
+		for _, tail := range []int{1, 16 << 20} {
+			b := s.start(t, Options{Loops: 1, TailBytes: tail})
+			b.topic("t", topic.Config{Visibility: message.AckAccepted, SegmentBytes: 8 << 20})
+			k := dial(t, b, 0)
+			k.greet(&wire.Hello{MaxFrame: wire.MinMaxFrame})
+			h, _ := k.subscribe(wire.Subscribe{Topic: "t", Credit: 1 << 30})
+			p := join(t, b).producer(1, wire.OpenProducer{Topic: "t", Ack: message.AckAccepted})
+			p.send(0, 3, 1<<20-1000)
+			p.drain()
+			e := k.refused(0, fault.TooLarge, "max_frame")
+			if e.Bits != fault.BitClosesHandle || e.Limit != wire.MinMaxFrame || e.Value < 3<<20-3000 {
+				t.Fatalf("%+v", e)
+			}
+			k.credit(h, 1) // crossed with the end
+			k.ping()
+			corr := k.ask(0, wire.OpFetch, &wire.Fetch{Topic: "t"})
+			k.refused(corr, fault.TooLarge, "max_frame")
+			r := join(t, b).reader()
+			r.follow("t", 1, wire.StartEarliest, 1<<20)
+			r.until(3)
+		}
+	})
+}
