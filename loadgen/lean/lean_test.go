@@ -178,7 +178,7 @@ func TestServeThroughPipes(t *testing.T) {
 		t.Fatalf("consumer began with %q", received.Text())
 	}
 	var out strings.Builder
-	if err := p.Serve(strings.NewReader("run 3\nrun 5ms\n"), &out); err != nil {
+	if err := p.Serve(strings.NewReader("run 3\nrun 5\n"), &out); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")

@@ -145,7 +145,7 @@ func Table(w io.Writer, res *load.Result) error {
 			t.row("held back", "%s messages by a full client buffer, up to %s", count(res.HeldBack), dur(res.HeldBackMax))
 		}
 	}
-	t.row("compression", "%.2f : 1 (%s of batches as %s on the wire), %.1f messages a batch", res.Compression, bytes(res.RawBytes), bytes(res.WireBytes), res.MessagesPerBatch)
+	t.row("compression", "%.2f : 1 (%s of batches as %s on the wire), %.1f messages a batch", res.Compression, megabytes(res.RawBytes), megabytes(res.WireBytes), res.MessagesPerBatch)
 	if res.Retries > 0 {
 		t.row("retries", "%d batches sent again, %d of them recognised as duplicates", res.Retries, res.Duplicates)
 	}
@@ -225,6 +225,6 @@ func count(n uint64) string {
 
 func perSec(v float64) string { return count(uint64(max(v, 0) + 0.5)) }
 
-func bytes(n uint64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
+func megabytes(n uint64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
 
 func mib(n int64) float64 { return float64(n) / (1 << 20) }

@@ -1,0 +1,129 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/portask/portask/broker/sysmetrics"
+	"github.com/portask/portask/loadgen/load"
+	"github.com/portask/portask/loadgen/verify"
+)
+
+func result() *load.Result {
+	return &load.Result{
+		Schema: 1, Mode: load.Open, Arrival: load.Constant, Ack: "durable", Visibility: "durable", Producers: 3, Consumers: 2, Partitions: 4,
+		Counts:  verify.Counts{Sent: 1_234_567, Acked: 1_234_567, Delivered: 1_234_560, Lost: 7, Foreign: 2},
+		Offered: 20_000, Sent: 20_000, Delivered: 19_999.6, DeliveredMBps: 20.4,
+		E2E:        load.Quantiles{Count: 10, P50: 1_234_567, P99: 12_345_678, P999: 1_234_567_890, Max: 61_234_567_890},
+		AckLatency: load.Quantiles{P50: 900, P99: 999_999}, Lag: load.Quantiles{P99: 42_000},
+		Outage:           &load.Outage{Seconds: 1.14, Delay: load.Quantiles{Count: 21_930, Max: 1_200_000_000}},
+		MessagesPerBatch: 11.9, WireBytes: 364_100_000, RawBytes: 555_800_000, Compression: 1.53,
+		Target:     &load.TargetUse{CPUPerMillion: 1.25, RSSBytes: 32 << 20, RSSMaxBytes: 33 << 20},
+		Violations: []string{"7 acknowledged and not delivered"},
+	}
+}
+
+func TestTable(t *testing.T) {
+	var b bytes.Buffer
+	if err := Table(&b, result()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`(?m)^messages +1,234,567 sent, 1,234,567 acknowledged, 1,234,560 delivered`,
+		`(?m)^lost +7$`, `(?m)^duplicated +0$`, `(?m)^reordered +0$`, `(?m)^corrupt +0$`,
+		`(?m)^rate +20,000 msg/s delivered, 20,000 offered; 20\.4 MB/s$`,
+		`(?m)^end to end, outage apart +p50 1\.23ms  p99 12\.3ms  p99\.9 1\.23s  max 1m1\.2s$`,
+		`(?m)^outage +1\.14 s from the kill`, `21,930 messages due or in flight`,
+		`(?m)^acknowledged +p50 1us  p99 1ms`,
+		`(?m)^compression +1\.53 : 1 \(555\.8 MB of batches as 364\.1 MB`,
+		`(?m)^broker +1\.25 CPU s per million messages, RSS 32\.0 MiB \(at most 33\.0\)$`,
+		`(?m)^VIOLATION +7 acknowledged and not delivered$`,
+	} {
+		if !regexp.MustCompile(want).MatchString(b.String()) {
+			t.Errorf("no line %s in:\n%s", want, b.String())
+		}
+	}
+	r := result()
+	r.Mode, r.Outage = load.Closed, nil
+	b.Reset()
+	if err := Table(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	if s := b.String(); !strings.Contains(s, "service times") || strings.Contains(s, "offered") || strings.Contains(s, "dispatch lag") || strings.Contains(s, "outage") {
+		t.Errorf("closed loop reported as:\n%s", s)
+	}
+}
+
+// The shape benchstat reads: Unit lines, configuration, then name-procs,
+// iterations and pairs of value and unit, tab-separated.
+func TestWriteBench(t *testing.T) {
+	var b bytes.Buffer
+	d := Bench{Scenario: "kv-1k", Payload: "json", Size: "1024", Commit: "abc", Machine: sysmetrics.Machine{CPU: "cpu x", Cores: 2}, Keys: map[string]string{"round": "7", "role": "head"}}
+	if err := WriteBench(&b, result(), d); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+	last := strings.Split(lines[len(lines)-1], "\t")
+	if last[0] != "BenchmarkLoad/scenario=kv-1k/mode=open/ack=durable/visibility=durable/rate=20000/size=1024-2" || last[1] != "1234560" {
+		t.Errorf("name and iterations %q", last[:2])
+	}
+	units := map[string]string{}
+	for _, pair := range last[2:] {
+		v, u, ok := strings.Cut(pair, " ")
+		if !ok {
+			t.Errorf("metric %q", pair)
+		}
+		units[u] = v
+	}
+	for u, want := range map[string]string{"e2e-p99-ns": "1.23457e+07", "cpu-ns/msg": "1250", "lost": "7", "lag-p99-ns": "42000", "comp-ratio": "1.53"} {
+		if units[u] != want {
+			t.Errorf("%s %s, want %s", u, units[u], want)
+		}
+	}
+	head := strings.Join(lines[:len(lines)-1], "\n")
+	for _, want := range []string{"Unit e2e-p99-ns better=lower", "\ncommit: abc\n", "role: head\nround: 7"} {
+		if !strings.Contains(head, want) {
+			t.Errorf("no %q in:\n%s", want, head)
+		}
+	}
+	for u := range units {
+		if u != "ns/msg" && !strings.Contains(head, "Unit "+u+" better=") {
+			t.Errorf("unit %s has no direction", u)
+		}
+	}
+	for _, l := range lines[:len(lines)-1] {
+		if !strings.HasPrefix(l, "Unit ") && !regexp.MustCompile(`^[a-z][a-z0-9-]*: `).MatchString(l) {
+			t.Errorf("line %q is neither a unit nor configuration", l)
+		}
+	}
+}
+
+func TestJSONRoundTrip(t *testing.T) {
+	var b bytes.Buffer
+	if err := JSON(&b, result()); err != nil {
+		t.Fatal(err)
+	}
+	var got load.Result
+	if err := json.Unmarshal(b.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Counts != result().Counts || got.E2E != result().E2E || *got.Target != *result().Target {
+		t.Errorf("came back as %+v", got)
+	}
+}
+
+func TestProgress(t *testing.T) {
+	s := Progress(load.Snapshot{Elapsed: 3 * time.Second, Planned: 24 * time.Second, SentPerSec: 20_000, DeliveredPerSec: 19_990.4, Outstanding: 12_345, TargetCPU: 0.51, TargetRSS: 32 << 20})
+	for _, want := range []string{"3/24 s", "sent 20,000/s", "delivered 19,990/s", "outstanding 12,345", "broker 51 % CPU, 32 MiB"} {
+		if !strings.Contains(s, want) {
+			t.Errorf("no %q in %q", want, s)
+		}
+	}
+	if strings.Contains(s, "failed") {
+		t.Errorf("failures without any: %q", s)
+	}
+}
