@@ -48,8 +48,8 @@ import (
 // wait for it. A gathered append into the page cache takes tens of
 // microseconds; the kernel's dirty throttling sleeps for tens of milliseconds.
 const (
-	slowAppend = 4 * time.Millisecond
-	slowHold   = time.Second
+	slowAppend = 20 * time.Millisecond
+	slowHold   = 250 * time.Millisecond
 )
 
 // flushRounds bounds the appends that one holder of the writer role makes in a

@@ -207,8 +207,7 @@ func (w *worker) close() {
 	w.free = nil
 }
 
-// makeSpare writes a segment of zeros. It returns nil if the engine closed
-// meanwhile.
+// makeSpare writes a segment of zeros. It returns nil if that was interrupted.
 func (w *worker) makeSpare(size int64) (*spare, error) {
 	e := w.eng
 	if free, _, low, err := e.space(); err != nil || low || free < 2*size {
@@ -251,14 +250,23 @@ func (w *worker) fillZero(f vfs.File, size int64, h *header) (stopped bool, err 
 				return false, err
 			}
 		}
-		w.mu.Lock()
-		stopped := w.closing
-		w.mu.Unlock()
-		if stopped {
+		if w.interrupted() {
 			return true, nil
 		}
 	}
 	return false, f.SyncAll()
+}
+
+// interrupted lets retired segments go before the next piece of zeros, and
+// reports whether the zeros are still wanted: a recycled segment serves as well,
+// and the log that gave it back would otherwise wait for it.
+func (w *worker) interrupted() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.retired) > 0 {
+		w.step()
+	}
+	return w.closing || len(w.free) >= enough(w.eng.opts.Spares)
 }
 
 // retire recycles or deletes the file of a retired segment, unless its log was
