@@ -226,8 +226,8 @@ func (b *batch) answer(cn *conn, h wire.Header, payload []byte, err error) {
 func (p *Producer) store(b *batch) {
 	b.state = stored
 	l := b.lane
-	l.expected = b.env.BaseSequence + b.env.Count // of no meaning without idempotence
 	l.wait.reset()
+	l.trust(b.env.BaseSequence)
 	if b.ok.Flags&wire.ProduceDuplicate != 0 {
 		p.stats.Duplicates++
 	}
@@ -238,6 +238,7 @@ func (p *Producer) refused(b *batch, current bool, err error) {
 	info := fault.InfoOf(err)
 	code := fault.CodeOf(err)
 	if code == fault.ConnectionLost {
+		b.unsure = true
 		p.retry(b)
 		return
 	}
@@ -253,22 +254,35 @@ func (p *Producer) refused(b *batch, current bool, err error) {
 	case code == fault.DuplicateSequence:
 		b.ok = wire.ProduceOK{Partition: l.index, Flags: wire.ProduceDuplicate, BaseOffset: message.NoOffset}
 		p.store(b)
-	case code == fault.HandleUnknown, code == fault.OutOfSequence && b.env.BaseSequence != l.expected:
+	case code == fault.HandleUnknown, code == fault.OutOfSequence && (b.shift || l.before(b)):
 		p.retry(b) // refused only because of what happened before it
+	case code == fault.OutOfSequence && len(l.doubts) > 0:
+		l.refute()
+		p.retry(b)
 	case info.Retryable:
+		b.unsure = b.unsure || code == fault.Timeout
 		p.retry(b)
 		l.notBefore = time.Now().Add(max(l.wait.next(), fault.RetryAfter(err)))
+	case code == fault.Fenced, code == fault.OutOfSequence:
+		p.gone(b, err, false)
+		p.fatal(err)
 	default:
-		b.err, b.state = err, failed
-		switch code {
-		case fault.Fenced, fault.OutOfSequence:
-			p.fatal(err)
-		case fault.Internal, fault.StorageFailed, fault.Timeout, fault.Canceled:
-			// It may be stored all the same. Its sequence must not be used for
-			// other messages: they would be taken for it.
-			l.expected = b.env.BaseSequence + b.env.Count
+		maybe := code == fault.Internal || code == fault.StorageFailed || code == fault.Canceled || !code.Known()
+		p.gone(b, err, !maybe)
+	}
+}
+
+// before reports whether an unresolved batch stands before b.
+func (l *lane) before(b *batch) bool {
+	for _, x := range l.sent {
+		if x == b {
+			return false
+		}
+		if x.state == again || x.state == awaiting {
+			return true
 		}
 	}
+	return false
 }
 
 // retry marks b to be sent again.

@@ -22,8 +22,10 @@ type lane struct {
 	active bool // in Producer.active
 	resend bool // going through sent, sending again what needs it
 
-	expected  uint32    // sequence after the last message known to be stored
-	next      uint32    // sequence of the next batch sent for the first time
+	next      uint32 // sequence of the next batch sent for the first time
+	hole      bool   // a batch was refused for good: what follows takes its sequence, holeAt
+	holeAt    uint32
+	doubts    []uint32  // sequences, ascending, of batches given up that may be stored
 	notBefore time.Time // after a retryable error
 	wait      backoff
 }
@@ -79,6 +81,8 @@ type batch struct {
 	sentAt time.Time
 	tries  int
 	told   bool // the callbacks have had an error; kept to close the gap in the sequence
+	unsure bool // an attempt may have been stored: the sequence must not change
+	shift  bool // to be renumbered: it stands behind a hole
 	ok     wire.ProduceOK
 	err    error
 }

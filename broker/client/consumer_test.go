@@ -358,9 +358,16 @@ func TestLyingDeliveries(t *testing.T) {
 		{"magic", func(h *wire.DeliverHead, b []byte) []byte { b[0] = 0; return b }, "(corrupted)def"},
 		{"length beyond the run", func(h *wire.DeliverHead, b []byte) []byte { b[4]++; b[72]++; return b }, "(protocol-violation)def"},
 		{"enormous length", func(h *wire.DeliverHead, b []byte) []byte { b[7] = 0x7f; return b }, "(too-large)def"},
-		{"batch count", func(h *wire.DeliverHead, b []byte) []byte { h.Runs[0].Batches = 2; h.Runs[0].Bytes = uint32(len(b)) + 80; return append(b, make([]byte, 80)...) }, "abc(corrupted)def"},
+		{"batch count", func(h *wire.DeliverHead, b []byte) []byte {
+			h.Runs[0].Batches = 2
+			h.Runs[0].Bytes = uint32(len(b)) + 80
+			return append(b, make([]byte, 80)...)
+		}, "abc(corrupted)def"},
 		{"run of other offsets", func(h *wire.DeliverHead, b []byte) []byte { h.Runs[0].End = 2; return b }, "(protocol-violation)(corrupted)def"},
-		{"ranges", func(h *wire.DeliverHead, b []byte) []byte { h.Ranges = []wire.Range{{First: 0, End: 1}, {First: 2, End: 9}}; return b }, "acdef"},
+		{"ranges", func(h *wire.DeliverHead, b []byte) []byte {
+			h.Ranges = []wire.Range{{First: 0, End: 1}, {First: 2, End: 9}}
+			return b
+		}, "acdef"},
 		{"wanted", func(h *wire.DeliverHead, b []byte) []byte { h.Wanted = 2; return b }, "cdef"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

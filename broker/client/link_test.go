@@ -471,10 +471,11 @@ func (p *portions) Read(b []byte) (int, error) {
 }
 
 // TestStorm: connections break at random, acknowledgements get lost, the
-// broker refuses at random. Everything is stored exactly once, in order, and
+// broker refuses at random, for a while or for good. What is acknowledged is
+// stored exactly once, in order; nothing is stored twice; what is stored is
 // consumed likewise.
 func TestStorm(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(40) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			story(t, 3, func(t *testing.T, b *fake) { storm(t, b, seed) })
 		})
@@ -484,13 +485,15 @@ func TestStorm(t *testing.T) {
 func storm(t *testing.T, b *fake, seed uint64) {
 	const messages, partitions = 600, 3
 	r := rand.New(rand.NewPCG(seed, 1))
+	faults := rand.New(rand.NewPCG(seed, 2)) // used under the broker's lock
+	refusals := 6                            // for good; guarded by the broker's lock
 	c := b.client(WithConns(2))
 	defer c.Close()
 	k := consumer(t, c, From(Earliest), WithCredit(3000))
 	p := producer(t, c, WithBatchBytes(100), WithMaxBuffered(5000))
 	b.set(func() {
 		b.hook = func(s *session, h wire.Header, payload []byte) bool {
-			switch x := r.IntN(100); {
+			switch x := faults.IntN(100); {
 			case x < 2:
 				_ = s.nc.Close()
 				return true
@@ -501,26 +504,44 @@ func storm(t *testing.T, b *fake, seed uint64) {
 			case x < 8 && h.Opcode == wire.OpProduce:
 				s.later(refuse(h, fault.New(fault.Full, "produce")))
 				return true
-			case x < 12 && (h.Opcode == wire.OpSubscribe || h.Opcode == wire.OpOpenProducer):
+			case x < 10 && h.Opcode == wire.OpProduce && refusals > 0:
+				refusals--
+				s.later(refuse(h, fault.New(fault.Invalid, "produce")))
+				return true
+			case x < 12 && h.Opcode == wire.OpProduce && refusals > 0:
+				refusals--
+				_, _ = s.answer(h, payload) // stored, and said to have failed
+				s.later(refuse(h, fault.New(fault.Internal, "produce")))
+				return true
+			case x < 16 && (h.Opcode == wire.OpSubscribe || h.Opcode == wire.OpOpenProducer):
 				s.later(refuse(h, fault.New(fault.ResourceExhausted, "open")))
 				return true
 			}
 			return false
 		}
 	})
-	last := [partitions]int{-1, -1, -1}
-	acked := 0
+	var last [partitions]int
+	var acked, refused [partitions]map[string]bool
+	for i := range partitions {
+		last[i] = -1
+		acked[i], refused[i] = make(map[string]bool), make(map[string]bool)
+	}
 	for i := range messages {
-		part := uint32(i % partitions)
-		err := p.SendAsyncTo(t.Context(), part, value(fmt.Sprintf("%d-%d", part, i/partitions)), func(r Receipt, err error) {
-			switch {
-			case err != nil || r.Partition != part:
-				t.Errorf("message %d: %+v, %v", i, r, err)
-			case last[part] != i/partitions-1:
-				t.Errorf("callback of message %d of partition %d after that of %d", i/partitions, part, last[part])
+		part := i % partitions
+		v := fmt.Sprintf("%d-%d", part, i/partitions)
+		err := p.SendAsyncTo(t.Context(), uint32(part), value(v), func(r Receipt, err error) {
+			if last[part] != i/partitions-1 {
+				t.Errorf("callback of message %s after that of %d", v, last[part])
 			}
 			last[part] = i / partitions
-			acked++
+			switch {
+			case err == nil:
+				acked[part][v] = true
+			case errors.Is(err, fault.Invalid) || errors.Is(err, fault.Internal):
+				refused[part][v] = true
+			default:
+				t.Errorf("message %s: %v", v, err)
+			}
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -532,22 +553,29 @@ func storm(t *testing.T, b *fake, seed uint64) {
 	if err := p.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if acked != messages {
-		t.Fatalf("%d of %d messages were acknowledged", acked, messages)
-	}
+	var want [partitions][]string
+	total := 0
 	for part := range partitions {
 		got := b.values("orders", part)
-		if len(got) != messages/partitions {
-			t.Fatalf("partition %d stored %d of %d messages", part, len(got), messages/partitions)
-		}
-		for i, v := range got {
-			if v != fmt.Sprintf("%d-%d", part, i) {
-				t.Fatalf("partition %d stores %s at offset %d", part, v, i)
+		want[part] = got
+		total += len(got)
+		at := 0
+		for i := range messages / partitions {
+			v := fmt.Sprintf("%d-%d", part, i)
+			stored := at < len(got) && got[at] == v
+			if stored {
+				at++
 			}
+			if !stored && acked[part][v] || acked[part][v] == refused[part][v] {
+				t.Fatalf("message %s: acknowledged %v, refused %v, stored in its place %v", v, acked[part][v], refused[part][v], stored)
+			}
+		}
+		if at != len(got) {
+			t.Fatalf("partition %d stores %s at offset %d, twice or out of order", part, got[at], at)
 		}
 	}
 	var next [partitions]int
-	for n := 0; n < messages; {
+	for n := 0; n < total; {
 		batch, err := k.Poll(ctxFor(t, time.Hour))
 		if err != nil {
 			t.Fatal(err)
@@ -556,8 +584,8 @@ func storm(t *testing.T, b *fake, seed uint64) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want := fmt.Sprintf("%d-%d", batch.Partition, next[batch.Partition]); string(m.Value) != want {
-				t.Fatalf("consumed %s, want %s", m.Value, want)
+			if w := want[batch.Partition][next[batch.Partition]]; string(m.Value) != w {
+				t.Fatalf("consumed %s, want %s", m.Value, w)
 			}
 			next[batch.Partition]++
 			n++

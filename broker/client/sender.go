@@ -1,6 +1,7 @@
 package client
 
 import (
+	"slices"
 	"time"
 
 	"github.com/portask/portask/broker/compression"
@@ -20,7 +21,7 @@ func (p *Producer) send() {
 	defer p.mu.Unlock()
 	for {
 		now := time.Now()
-		if p.err != nil && (p.closing || fault.CodeOf(p.err) != fault.Closed) {
+		if p.closing || p.dead() {
 			p.failAll(p.err)
 		}
 		if p.closing {
@@ -66,6 +67,9 @@ func (p *Producer) send() {
 		}
 	}
 }
+
+// dead reports whether an error ended the producer: Close alone does not.
+func (p *Producer) dead() bool { return p.err != nil && fault.CodeOf(p.err) != fault.Closed }
 
 // encode turns the messages of b into bytes. It runs without the mutex: nobody
 // else touches a batch at the head of its queue.
@@ -146,17 +150,19 @@ func (p *Producer) pickFrom(l *lane, now time.Time, due bool) *batch {
 			busy = true
 		}
 	}
-	if first != nil {
+	if first != nil || l.hole {
 		// In order, after all outcomes are known: what the broker refused may
-		// have left a gap that refused its successors too.
+		// have left a hole that refused its successors too.
 		if !l.resend && (busy || now.Before(l.notBefore)) {
 			return nil
 		}
-		if !l.resend {
-			l.resend = true
+		if l.hole {
 			p.renumber(l)
 		}
-		return first
+		if first != nil {
+			l.resend = true
+			return first
+		}
 	}
 	l.resend = false
 	if len(l.sent) >= inFlightBatches {
@@ -171,20 +177,86 @@ func (p *Producer) pickFrom(l *lane, now time.Time, due bool) *batch {
 	return nil
 }
 
-// renumber gives the batches to be sent again the sequences that follow what
-// is stored. That changes nothing unless one was refused for good.
+// renumber closes the hole in l's sequence: the batches behind it move up.
+// Nothing is on the wire.
 func (p *Producer) renumber(l *lane) {
-	if !p.o.idempotent {
-		return
-	}
-	seq := l.expected
+	l.hole = false
+	l.next = l.holeAt
 	for _, b := range l.sent {
-		if b.state == again {
-			p.stamp(b, seq)
-			seq += b.env.Count
+		if b.shift && b.state == again {
+			b.shift, b.unsure = false, false // under its old number it was not stored
+			p.stamp(b, l.next)
+			l.next += b.env.Count
 		}
 	}
-	l.next = seq
+}
+
+// gone notes that b was refused for good. If it is certain that it is not
+// stored, its sequence is free, and must be taken by what follows: the broker
+// accepts no gap. If it may be stored, its sequence must not be used for other
+// messages, which would be taken for it: there the next batch tells. It is
+// accepted, or refused for the gap, which then is certain.
+func (p *Producer) gone(b *batch, err error, certain bool) {
+	b.state, b.err = failed, err
+	if b.tries == 0 || !p.o.idempotent {
+		return
+	}
+	l, seq := b.lane, b.env.BaseSequence
+	switch {
+	case b.shift: // it stands behind a hole: it is not stored and had no place of its own
+	case !certain || b.unsure:
+		at := len(l.doubts)
+		for at > 0 && before(seq, l.doubts[at-1]) {
+			at--
+		}
+		l.doubts = slices.Insert(l.doubts, at, seq)
+	default:
+		l.openHole(seq)
+		for n := len(l.doubts); n > 0 && before(seq, l.doubts[n-1]); n-- {
+			l.doubts = l.doubts[:n-1] // not stored either, without b
+		}
+		behind := false
+		for _, x := range l.sent {
+			if behind {
+				// The broker cannot have stored it without b, whatever becomes
+				// of the attempt that may be on the wire.
+				x.shift = true
+			}
+			behind = behind || x == b
+		}
+	}
+}
+
+// before compares sequences, which wrap around.
+func before(a, b uint32) bool { return int32(a-b) < 0 }
+
+func (l *lane) openHole(at uint32) {
+	l.resend = false
+	if !l.hole || before(at, l.holeAt) {
+		l.hole, l.holeAt = true, at
+	}
+}
+
+// trust: the batch with sequence seq is stored, so all before it are.
+func (l *lane) trust(seq uint32) {
+	n := 0
+	for n < len(l.doubts) && before(l.doubts[n], seq) {
+		n++
+	}
+	l.doubts = slices.Delete(l.doubts, 0, n)
+}
+
+// refute: the first unresolved batch was refused for a gap. Of the batches in
+// doubt before it a beginning may be stored, but not the last: its place is
+// free. Should it be refused there, the one before is not stored either, and so
+// on.
+func (l *lane) refute() {
+	last := len(l.doubts) - 1
+	l.openHole(l.doubts[last])
+	l.doubts = l.doubts[:last]
+	for _, x := range l.sent {
+		x.shift = true
+	}
 }
 
 // stamp writes identity and sequence into b.
@@ -204,8 +276,7 @@ func (p *Producer) unqueue(l *lane) {
 // transmit hands b, the head of l's queue or one of sent, to the connection.
 func (p *Producer) transmit(l *lane, b *batch, now time.Time) {
 	if len(b.buf) > p.lim.BatchBytes { // the broker's limit shrank, or compression grew
-		b.err = fault.New(fault.TooLarge, p.op).WithField("batch").WithLimit(int64(len(b.buf)), int64(p.lim.BatchBytes))
-		b.state = failed
+		p.gone(b, fault.New(fault.TooLarge, p.op).WithField("batch").WithLimit(int64(len(b.buf)), int64(p.lim.BatchBytes)), true)
 		if b.tries == 0 {
 			p.unqueue(l)
 			l.sent = append(l.sent, b)
@@ -252,7 +323,7 @@ func (p *Producer) wakeAt(now time.Time) (t time.Time) {
 	if p.live > 0 {
 		earlier(p.checkAt)
 	}
-	if p.cn == nil {
+	if p.cn == nil || p.dead() {
 		return t
 	}
 	if p.handle == 0 {
@@ -392,7 +463,7 @@ func (p *Producer) failSent(err error) {
 // reopen asks for a handle on a new connection, or after the broker closed the
 // old one.
 func (p *Producer) reopen(now time.Time) {
-	if p.cn == nil || p.handle != 0 || p.opening || p.err != nil && fault.CodeOf(p.err) != fault.Closed || now.Before(p.openAt) {
+	if p.cn == nil || p.handle != 0 || p.opening || p.dead() || now.Before(p.openAt) {
 		return
 	}
 	req := wire.OpenProducer{
