@@ -42,7 +42,7 @@ Unit msgs/batch better=higher
 func WriteBench(w io.Writer, rounds []Round, m sysmetrics.Machine, commit string) error {
 	var b strings.Builder
 	b.WriteString(benchUnits)
-	fmt.Fprintf(&b, "goos: %s\ngoarch: %s\ncpu: %s\nkernel: %s\ngo: %s\ncommit: %s\n", runtime.GOOS, runtime.GOARCH, m.CPU, m.Kernel, m.Go, commit)
+	fmt.Fprintf(&b, "goos: %s\ngoarch: %s\ncpu: %s\nos: %s\ngo: %s\ncommit: %s\n", runtime.GOOS, runtime.GOARCH, m.CPU, m.Kernel, m.Go, commit)
 	for i, r := range rounds {
 		fmt.Fprintf(&b, "round: %d\nsteal: %.3f\n", i, r.Steal)
 		fmt.Fprintf(&b, "BenchmarkSaturated/server=%s/ack=%s/visibility=%s/batch=%.0f-%d\t%d\t%.1f ns/msg\t%.0f msg/s\t%.1f MB/s\t%.1f cpu-ns/msg\t%.1f producer-cpu-ns/msg\t%.1f consumer-cpu-ns/msg\t%.2f msgs/batch",

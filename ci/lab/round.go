@@ -40,11 +40,13 @@ var (
 
 // Load is what both clients do. Zero fields take their defaults.
 type Load struct {
-	BatchMessages int           // 64
-	MessageBytes  int           // 1024
-	WindowBytes   int           // sent and not acknowledged, 4 MiB
-	Warm          time.Duration // before anything is measured, 1.5 s
-	Measured      time.Duration // 3 s
+	BatchMessages int // 64
+	MessageBytes  int // 1024
+	WindowBytes   int // sent and not acknowledged, 4 MiB
+	// WarmBytes go through before anything is measured, 1 GiB: several times
+	// the size at which the broker begins to recycle its segments.
+	WarmBytes int64
+	Measured  time.Duration // 3 s
 	// CountSyscalls adds a phase of one second whose system calls of the
 	// server are counted; the figures of the other phases stay undisturbed.
 	CountSyscalls bool
@@ -61,8 +63,8 @@ func (o *Load) setDefaults() {
 			*f.v = f.def
 		}
 	}
-	if o.Warm == 0 {
-		o.Warm = 1500 * time.Millisecond
+	if o.WarmBytes == 0 {
+		o.WarmBytes = 1 << 30
 	}
 	if o.Measured == 0 {
 		o.Measured = 3 * time.Second
@@ -222,7 +224,7 @@ func (l *Lab) Round(ctx context.Context, v Variant, o Load) (Round, error) {
 }
 
 func (l *Lab) measure(ctx context.Context, r *Round, s *server, p *pair, o Load) error {
-	if _, _, err := p.run(ctx, o.Warm.String()); err != nil {
+	if _, _, err := p.run(ctx, strconv.FormatInt(o.WarmBytes/int64(o.BatchMessages*o.MessageBytes)+1, 10)); err != nil {
 		return err
 	}
 	host0, err := sysmetrics.Host()

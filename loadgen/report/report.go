@@ -58,7 +58,7 @@ type Bench struct {
 func WriteBench(w io.Writer, res *load.Result, d Bench) error {
 	var b strings.Builder
 	b.WriteString(units)
-	fmt.Fprintf(&b, "goos: %s\ngoarch: %s\ncpu: %s\nkernel: %s\ngo: %s\ncommit: %s\npayload: %s\n",
+	fmt.Fprintf(&b, "goos: %s\ngoarch: %s\ncpu: %s\nos: %s\ngo: %s\ncommit: %s\npayload: %s\n",
 		runtime.GOOS, runtime.GOARCH, d.Machine.CPU, d.Machine.Kernel, d.Machine.Go, d.Commit, d.Payload)
 	if res.Mode == load.Open {
 		fmt.Fprintf(&b, "arrival: %s\n", res.Arrival)

@@ -54,7 +54,7 @@ func runRatios(ctx context.Context, args []string) error {
 	seed := fs.Uint64("seed", uint64(time.Now().UnixNano()), "of the order")
 	var o lab.Load
 	fs.DurationVar(&o.Measured, "measured", 2*time.Second, "length of what is measured of a round")
-	fs.DurationVar(&o.Warm, "warm", 1500*time.Millisecond, "length of what comes before")
+	fs.Int64Var(&o.WarmBytes, "warm-bytes", 1<<30, "bytes that go through before")
 	fs.IntVar(&o.BatchMessages, "batch", 64, "messages a batch")
 	fs.IntVar(&o.MessageBytes, "size", 1024, "bytes of a message")
 	fs.IntVar(&o.WindowBytes, "window", 4<<20, "bytes sent and not acknowledged")
@@ -77,7 +77,7 @@ func runRatios(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	share, profiled, err := l.KernelProfile(ctx, lab.Load{Measured: o.Measured, Warm: o.Warm, BatchMessages: o.BatchMessages, MessageBytes: o.MessageBytes, WindowBytes: o.WindowBytes})
+	share, profiled, err := l.KernelProfile(ctx, lab.Load{Measured: o.Measured, WarmBytes: o.WarmBytes, BatchMessages: o.BatchMessages, MessageBytes: o.MessageBytes, WindowBytes: o.WindowBytes})
 	if err != nil {
 		return err
 	}
