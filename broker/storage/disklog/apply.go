@@ -46,25 +46,16 @@ func (r *recovery) apply() error {
 func (r *recovery) setAside() error {
 	l := r.l
 	for _, o := range r.segs {
-		stop, ok := r.stopAt[o.base]
-		if !ok {
-			continue
-		}
-		if o.saveTo > stop {
-			if err := r.save(o, stop); err != nil {
+		if stop, ok := r.stopAt[o.base]; ok {
+			if o.saveTo > stop {
+				if err := r.save(o, stop); err != nil {
+					return err
+				}
+			}
+			if err := r.noteCut(o, stop); err != nil {
 				return err
 			}
 		}
-		end := max(o.tornTo, stop)
-		if o.zeroed {
-			sc := source{f: o.file, size: o.size0}
-			junk, err := sc.lastNonZero(stop)
-			if err != nil {
-				return err
-			}
-			end = max(end, junk)
-		}
-		r.noteTorn(o.rel(), stop, end-stop)
 	}
 	for _, base := range r.dropped {
 		name := segName(base)
@@ -89,6 +80,22 @@ func (r *recovery) setAside() error {
 	return nil
 }
 
+// noteCut takes note of what is cut off a segment at stop.
+func (r *recovery) noteCut(o *opened, stop int64) error {
+	end := max(o.tornTo, stop)
+	if o.zeroed {
+		sc := source{f: o.file, size: o.size0}
+		defer sc.done()
+		junk, err := sc.lastNonZero(stop)
+		if err != nil {
+			return err
+		}
+		end = max(end, junk)
+	}
+	r.noteTorn(o.rel(), stop, end-stop)
+	return nil
+}
+
 func (r *recovery) noteTorn(file string, pos, n int64) {
 	r.torn += n
 	r.found = append(r.found, Problem{Class: TornTail, File: file, Pos: pos, Len: n, From: r.end, Next: r.end})
@@ -104,12 +111,20 @@ func (r *recovery) worthKeeping(base message.Offset) (keep bool, n int64, err er
 	r.segs = r.segs[:len(r.segs)-1]
 	defer o.file.Close()
 	sc := newScan(o.file, o.size, o.seed)
+	defer sc.done()
 	if !o.known {
 		end, err := sc.lastNonZero(0)
 		return end > 0, end, err
 	}
 	c, err := sc.readThrough(o.base, nil)
-	return c.batches > 0, c.pos - headerBytes, err
+	end := c.pos
+	if err == nil && c.tail != nil {
+		end = min(c.tail.end, o.size)
+	}
+	if err == nil && o.zeroed {
+		end, err = sc.lastNonZero(c.pos)
+	}
+	return c.batches > 0, end - headerBytes, err
 }
 
 // save copies the bytes of a segment from pos to the end of its last valid batch
@@ -122,18 +137,17 @@ func (r *recovery) save(o *opened, pos int64) error {
 		if _, err := f.WriteAt(b[:], 0); err != nil {
 			return err
 		}
-		return r.copyBytes(f, headerBytes, o.file, pos, o.saveTo)
+		return copyBytes(f, headerBytes, o.file, pos, o.saveTo)
 	})
 }
 
 // copyBytes copies [from, to) of src to dst.
-func (r *recovery) copyBytes(dst vfs.File, at int64, src vfs.File, from, to int64) error {
-	if len(r.buf) < scanWindow {
-		r.buf = make([]byte, scanWindow)
-	}
+func copyBytes(dst vfs.File, at int64, src vfs.File, from, to int64) error {
+	in := source{f: src, size: to}
+	defer in.done()
 	for from < to {
-		b := r.buf[:min(to-from, int64(len(r.buf)))]
-		if err := readAt(src, b, from); err != nil {
+		b, err := in.bytes(from, int(min(to-from, scanWindow)))
+		if err != nil {
 			return err
 		}
 		if _, err := dst.WriteAt(b, at); err != nil {
@@ -152,7 +166,7 @@ func (r *recovery) mend(o *opened, last bool) error {
 		if err := o.file.Truncate(stop); err != nil {
 			return err
 		}
-		o.size, o.zeroed, o.reuse, dirty = stop, true, false, true
+		o.size, o.zeroed, dirty = stop, true, true
 	}
 	if o.end > r.point && o.batches > 0 {
 		// The kernel may show what it failed to write, and take it for
@@ -163,7 +177,7 @@ func (r *recovery) mend(o *opened, last bool) error {
 		} else {
 			o.headless = true
 		}
-		if err := r.copyBytes(o.file, from, o.file, from, o.pos); err != nil {
+		if err := copyBytes(o.file, from, o.file, from, o.pos); err != nil {
 			return err
 		}
 		dirty, r.touched = true, true
@@ -216,7 +230,8 @@ func (r *recovery) reseal(o *opened) error {
 			snapshot, below = f.snapshot, o.trailer.snapshotOffset
 		}
 	}
-	size, err := o.writeFooter(&r.buf, snapshot, below, flagRebuilt)
+	var foot []byte
+	size, err := o.writeFooter(&foot, snapshot, below, flagRebuilt)
 	o.size = size
 	return err
 }

@@ -41,9 +41,7 @@ func (l *Log) check(v *view, first, last int) (damaged bool, err error) {
 func (v *view) checkInterval(i int) (bad []badRange, err error) {
 	c, end := v.interval(i)
 	sc := newScan(v.s.file, end.pos, v.s.seed)
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	sc.buf = (*buf)[:cap(*buf)]
+	defer sc.done()
 	w := walker{v: v} // for skipGap alone
 	for c = w.skipGap(c); c.pos < end.pos; c = w.skipGap(c) {
 		f, err := sc.next(c.pos, c.off)
@@ -67,7 +65,6 @@ func (v *view) checkInterval(i int) (bad []badRange, err error) {
 	if c.off < end.off {
 		bad = append(bad, badRange{pos: c.pos, end: c.pos, from: c.off, next: end.off, class: BatchMissing})
 	}
-	*buf = sc.buf
 	return bad, nil
 }
 

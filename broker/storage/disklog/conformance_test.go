@@ -3,6 +3,7 @@ package disklog
 import (
 	"math/rand/v2"
 	"path/filepath"
+	"runtime/debug"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -12,7 +13,11 @@ import (
 	"github.com/portask/portask/broker/storage/storagetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The campaigns make and drop hundreds of thousands of small file systems.
+	debug.SetGCPercent(400)
+	goleak.VerifyTestMain(m)
+}
 
 // fixed makes an engine do the same calls for the same script.
 func fixed(o Options) Options {

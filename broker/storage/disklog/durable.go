@@ -54,8 +54,8 @@ func (d *durableFile) write(r record, sync bool) error {
 // loadDurable opens the durable file of a log's directory and returns what is
 // wrong with it. Without a readable record d.last is zero, epoch 0. d is nil if
 // there is no file.
-func loadDurable(fs vfs.FS, dir string) (d *durableFile, problems []Problem, err error) {
-	f, err := fs.OpenFile(filepath.Join(dir, durableName), os.O_RDWR, 0)
+func loadDurable(fs vfs.FS, dir string, flag int) (d *durableFile, problems []Problem, err error) {
+	f, err := fs.OpenFile(filepath.Join(dir, durableName), flag, 0)
 	if os.IsNotExist(err) {
 		return nil, nil, nil
 	}

@@ -3,14 +3,15 @@ package disklog
 import (
 	"fmt"
 
+	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
 )
 
 // Class says what is wrong with a part of a file.
 type Class uint8
 
-// The classes. TornTail and what follows ClassNotes are no damage: a crash, or
-// the engine itself, leaves them.
+// The classes. GapRecorded and what follows are no damage: a crash, or the
+// engine itself, leaves them.
 const (
 	BatchHeader    Class = iota + 1 // a batch's header does not check
 	BatchBody                       // a batch's section or body does not check
@@ -28,6 +29,7 @@ const (
 	SnapshotFile                    // the snapshot that was kept from a deleted segment does not check
 	MetaFile                        // a blob of metadata does not check
 	FormatFile                      // FORMAT does not check or is missing
+	GapRecorded                     // messages were lost earlier, and the log says so
 	TornTail                        // bytes behind the last batch of a log, from a crash
 	TornSaved                       // a file of batches that a recovery cut off
 	UnknownFile                     // a name that is none of the engine's
@@ -41,7 +43,7 @@ var classNames = [classEnd]string{
 	SegmentUnknown: "unreadable segment", SegmentSlack: "damaged segment slack",
 	DurableRecord: "damaged durable record", DurableFile: "lost durable file",
 	SnapshotFile: "damaged snapshot", MetaFile: "damaged metadata", FormatFile: "damaged format file",
-	TornTail: "torn tail", TornSaved: "saved torn tail", UnknownFile: "unknown file",
+	GapRecorded: "recorded gap", TornTail: "torn tail", TornSaved: "saved torn tail", UnknownFile: "unknown file",
 }
 
 // String returns the class in words: "damaged batch body".
@@ -54,7 +56,7 @@ func (c Class) String() string {
 
 // Damage reports whether the class means that the device, or a hand, changed
 // what was written. The others are left by crashes.
-func (c Class) Damage() bool { return c < TornTail }
+func (c Class) Damage() bool { return c < GapRecorded }
 
 // Problem is one thing that is wrong, exactly.
 type Problem struct {
@@ -78,3 +80,11 @@ func (p Problem) String() string {
 	}
 	return s
 }
+
+// problemError ends the opening of a log of which nothing can be made.
+type problemError struct{ Problem }
+
+func (e *problemError) Error() string { return e.String() }
+
+// Unwrap returns fault.Corrupted.
+func (e *problemError) Unwrap() error { return fault.Corrupted }

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/internal/vfs"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/storage"
@@ -18,8 +17,9 @@ import (
 // log", is what it follows. A crash while it works leaves something of which the
 // next recovery makes the same.
 type recovery struct {
-	l  *Log
-	fs vfs.FS
+	l        *Log
+	fs       vfs.FS
+	readOnly bool // only plan: nothing is deleted or created, files need no right to write
 
 	point   message.Offset // durable point: everything below was synced
 	last    record         // as found; zero if there is none
@@ -41,7 +41,6 @@ type recovery struct {
 	snapshotAt message.Offset
 
 	torn    int64
-	buf     []byte
 	touched bool // the directory
 }
 
@@ -71,14 +70,8 @@ func openLog(e *Engine, id storage.PartitionID, o storage.LogOptions) (l *Log, e
 			r.close()
 		}
 	}()
-	if err := r.load(); err != nil {
+	if err := r.decide(); err != nil {
 		return nil, err
-	}
-	for again := true; again; {
-		r.closeSegs()
-		if again, err = r.plan(); err != nil {
-			return nil, err
-		}
 	}
 	if err := r.apply(); err != nil {
 		return nil, err
@@ -88,6 +81,20 @@ func openLog(e *Engine, id storage.PartitionID, o storage.LogOptions) (l *Log, e
 		return nil, err
 	}
 	return l, nil
+}
+
+// decide reads the log and plans until nothing is left to be dropped or cut.
+func (r *recovery) decide() error {
+	if err := r.load(); err != nil {
+		return err
+	}
+	for {
+		r.closeSegs()
+		again, err := r.plan()
+		if err != nil || !again {
+			return err
+		}
+	}
 }
 
 func (r *recovery) closeSegs() {
@@ -117,18 +124,21 @@ func (r *recovery) load() error {
 		if base, ok := parseSegName(name); ok {
 			r.bases = append(r.bases, base)
 		}
-		if strings.HasSuffix(name, tempSuffix) {
+		if strings.HasSuffix(name, tempSuffix) && !r.readOnly {
 			if err := r.fs.Remove(filepath.Join(l.dir, name)); err != nil {
 				return err
 			}
 		}
 	}
-	d, problems, err := loadDurable(r.fs, l.dir)
+	d, problems, err := loadDurable(r.fs, l.dir, r.flag())
 	if err != nil {
 		return err
 	}
 	if d == nil && len(r.bases) == 0 {
 		r.snapshotAt = message.NoOffset
+		if r.readOnly {
+			return nil
+		}
 		return r.create()
 	}
 	if r.snapshotAt, r.snapshot, err = loadSnapshot(r.fs, l.dir); err != nil {
@@ -155,13 +165,22 @@ func (r *recovery) load() error {
 		for len(r.bases) > 0 && r.bases[0] < r.last.start {
 			// Retired before the last stop. If it cannot be deleted now, then
 			// the next time.
-			path := filepath.Join(l.dir, segName(r.bases[0]))
-			l.eng.warn("delete segment", path, r.fs.Remove(path))
+			if !r.readOnly {
+				path := filepath.Join(l.dir, segName(r.bases[0]))
+				l.eng.warn("delete segment", path, r.fs.Remove(path))
+			}
 			r.bases = r.bases[1:]
 		}
 		return nil
 	}
 	return r.guessPoint()
+}
+
+func (r *recovery) flag() int {
+	if r.readOnly {
+		return os.O_RDONLY
+	}
+	return os.O_RDWR
 }
 
 // guessPoint sets the durable point when the durable file is lost: all but the
@@ -200,8 +219,8 @@ func (r *recovery) plan() (again bool, err error) {
 	r.end = r.last.start
 	for i, base := range r.bases {
 		if base < r.end {
-			return false, fault.New(fault.Corrupted, "open log").WithField("segment").
-				WithDetail("%s: %s: messages from %d are in the segment before it too", filepath.Join(r.l.rel, segName(base)), SegmentOverlap, base)
+			return false, &problemError{Problem{Class: SegmentOverlap, File: filepath.Join(r.l.rel, segName(base)), From: base, Next: r.end,
+				Detail: "the messages are in the segment before it too"}}
 		}
 		if base > r.end && r.end >= r.point {
 			return r.drop(i), nil // what is missing was never synced, so what follows was not
@@ -327,8 +346,7 @@ func (r *recovery) readThrough(o *opened) error {
 		size = int64(o.trailer.dataEnd)
 	}
 	sc := newScan(o.file, size, o.seed)
-	sc.buf = r.buf
-	defer func() { r.buf = sc.buf }()
+	defer sc.done()
 	c, err := sc.readThrough(o.base, nil)
 	if err != nil {
 		return err
@@ -353,8 +371,7 @@ func (r *recovery) readThrough(o *opened) error {
 // judge decides what the bad ranges of a segment that was read through are.
 func (r *recovery) judge(o *opened, i int, next message.Offset) (again bool, err error) {
 	sc := newScan(o.file, o.size, o.seed)
-	sc.buf = r.buf
-	defer func() { r.buf = sc.buf }()
+	defer sc.done()
 	cut := func(pos int64) (bool, error) {
 		r.drop(i + 1)
 		r.stopAt[o.base] = pos
@@ -379,8 +396,8 @@ func (r *recovery) judge(o *opened, i int, next message.Offset) (again bool, err
 	_, stopped := r.stopAt[o.base]
 	switch {
 	case next >= 0 && o.end > next:
-		return false, fault.New(fault.Corrupted, "open log").WithField("segment").
-			WithDetail("%s: %s: it holds messages up to %d", o.rel(), SegmentOverlap, o.end)
+		return false, &problemError{Problem{Class: SegmentOverlap, File: o.rel(), From: next, Next: o.end,
+			Detail: "the messages are in the segment behind it too"}}
 	case next >= 0 && o.end < next && o.end >= r.point:
 		// The end is missing, and a later segment is there.
 		hurt := false
@@ -437,7 +454,7 @@ func (r *recovery) examine(base message.Offset) (*opened, error) {
 	s := &segment{log: l, base: base, limit: l.opts.SegmentBytes, contents: newContents(base), snapAt: message.NoOffset}
 	s.refs.Store(1)
 	o := &opened{segment: s}
-	f, err := r.fs.OpenFile(s.path(), os.O_RDWR, 0)
+	f, err := r.fs.OpenFile(s.path(), r.flag(), 0)
 	if err != nil {
 		return nil, err
 	}
@@ -447,7 +464,8 @@ func (r *recovery) examine(base message.Offset) (*opened, error) {
 		return nil, err
 	}
 	o.size0 = s.size
-	s.reuse = s.size >= s.limit
+	// reuse stays false: runs that an earlier Log, or process, gave out may
+	// still be on their way.
 	return o, o.identify(l.id, &r.last)
 }
 

@@ -5,6 +5,7 @@ import (
 	"hash/crc32"
 	"io"
 	"math"
+	"sync"
 
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
@@ -21,13 +22,15 @@ var wideLimits = message.Limits{
 	Messages: 1 << 30, DecompressedBytes: math.MaxInt32, DecompressedRatio: 1 << 30,
 }
 
-// source reads a file through a window. Not for concurrent use.
+// source reads a file through a window, to be given back with done. Not for
+// concurrent use.
 type source struct {
 	f    io.ReaderAt
 	size int64 // nothing behind it is read
 	buf  []byte
-	at   int64 // position of buf[0]
-	n    int   // valid bytes in buf
+	lent *[]byte // buf's place in the pool; nil before the first read
+	at   int64   // position of buf[0]
+	n    int     // valid bytes in buf
 }
 
 // bytes returns the n bytes at pos, which must lie below size; they are valid
@@ -42,9 +45,24 @@ func (s *source) bytes(pos int64, n int) ([]byte, error) {
 	return s.buf[i : i+n : i+n], nil
 }
 
+// windows lends the memory of sources.
+var windows = sync.Pool{New: func() any { b := make([]byte, scanWindow); return &b }}
+
+// done gives the window back; the source can go on.
+func (s *source) done() {
+	if s.lent != nil {
+		if len(s.buf) <= 8<<20 { // not that of an extraordinary batch
+			*s.lent = s.buf
+			windows.Put(s.lent)
+		}
+		s.lent, s.buf, s.n = nil, nil, 0
+	}
+}
+
 func (s *source) load(pos int64, n int) error {
 	if s.buf == nil {
-		s.buf = make([]byte, min(scanWindow, max(int64(n), s.size)))
+		s.lent = windows.Get().(*[]byte)
+		s.buf = *s.lent
 	}
 	keep := 0
 	old := s.buf

@@ -29,7 +29,7 @@ type segment struct {
 	seed    message.Seed
 	base    message.Offset
 	zeroed  bool  // behind what was written there are zeros, or the end of the file
-	reuse   bool  // a file of full size, fit to be a spare again
+	reuse   bool  // a file of full size, not served by anyone before, fit to be a spare again
 	limit   int64 // size at which to roll; of an active segment
 	created int64
 	contents
@@ -234,7 +234,9 @@ func (s *segment) loadIndex() ([]entry, error) {
 	if damage(err) {
 		s.log.report(Problem{Class: SegmentFooter, File: s.rel(), Pos: s.size - trailerBytes, Len: trailerBytes, Detail: err.Error()})
 		var c contents
-		c, err = newScan(s.file, s.pos, s.seed).readThrough(s.base, nil)
+		sc := newScan(s.file, s.pos, s.seed)
+		c, err = sc.readThrough(s.base, nil)
+		sc.done()
 		x = c.entries
 		if err == nil && len(x) == 0 {
 			return nil, corrupted("segment", "nothing in %s can be read", s.rel())
