@@ -29,13 +29,15 @@ type double struct {
 	onAppend func([]storage.Batch) error // nil: fine; set before the partition opens
 	onSync   func() error
 	onRead   func()
+	onRetain func()
 
-	appends, syncs     atomic.Int64 // calls
-	appending, syncing atomic.Bool
-	using              atomic.Int64 // calls under way that Close must not meet
-	closed             atomic.Bool
-	end, durable       atomic.Int64
-	start              atomic.Int64
+	retains                       atomic.Int64
+	appends, syncs                atomic.Int64 // calls
+	appending, syncing, retaining atomic.Bool
+	using                         atomic.Int64 // calls under way that Close must not meet
+	closed                        atomic.Bool
+	end, durable                  atomic.Int64
+	start                         atomic.Int64
 
 	mu   sync.Mutex
 	log  []logged
@@ -86,6 +88,13 @@ func (d *double) use(what string, one *atomic.Bool) func() {
 }
 
 func (d *double) Append(b []storage.Batch) error {
+	if d.null {
+		for i := range b {
+			message.Stamp(b[i].Bytes, b[i].Base, b[i].Time, b[i].Epoch, doubleSeed)
+		}
+		d.end.Store(int64(b[len(b)-1].End))
+		return nil
+	}
 	defer d.use("Append", &d.appending)()
 	d.appends.Add(1)
 	end := d.End()
@@ -104,22 +113,23 @@ func (d *double) Append(b []storage.Batch) error {
 		b[i].Seed = doubleSeed
 		message.Stamp(b[i].Bytes, b[i].Base, b[i].Time, b[i].Epoch, doubleSeed)
 	}
-	if !d.null {
-		d.mu.Lock()
-		for i := range b {
-			e, _, err := message.Validate(b[i].Bytes, doubleSeed, nil)
-			if err != nil {
-				d.t.Errorf("append: %v", err)
-			}
-			d.log = append(d.log, logged{b[i].Base, b[i].End, b[i].Time, e, slices.Clone(b[i].Bytes)})
+	d.mu.Lock()
+	for i := range b {
+		e, _, err := message.Validate(b[i].Bytes, doubleSeed, nil)
+		if err != nil {
+			d.t.Errorf("append: %v", err)
 		}
-		d.mu.Unlock()
+		d.log = append(d.log, logged{b[i].Base, b[i].End, b[i].Time, e, slices.Clone(b[i].Bytes)})
 	}
+	d.mu.Unlock()
 	d.end.Store(int64(end))
 	return nil
 }
 
 func (d *double) Sync() (message.Offset, error) {
+	if d.null {
+		return d.End(), nil
+	}
 	defer d.use("Sync", &d.syncing)()
 	d.syncs.Add(1)
 	end := d.end.Load()
@@ -162,7 +172,10 @@ func (d *double) OffsetForTime(us int64) (message.Offset, error) {
 }
 
 func (d *double) Retain(_ storage.Retention, _ int64, below message.Offset) (int64, error) {
-	defer d.use("Retain", nil)()
+	defer d.use("Retain", &d.retaining)()
+	if d.retains.Add(1); d.onRetain != nil {
+		d.onRetain()
+	}
 	n := int64(below) - d.start.Swap(int64(below))
 	return n, nil
 }
