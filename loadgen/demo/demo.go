@@ -81,7 +81,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	s := &stage{o: o, dir: dir}
 	defer func() {
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			// The broker's own words are worth keeping when something went wrong.
 			o.Event("the broker's log and data are kept in " + dir)
 			return

@@ -128,6 +128,9 @@ func TestInterruptStopsEverything(t *testing.T) {
 		t.Errorf("the table does not say so:\n%s", out.String())
 	}
 	goleak.VerifyNone(t)
+	if names := leftBehind(t); len(names) > 0 {
+		t.Errorf("left behind: %v", names)
+	}
 	for line := range strings.Lines(l.String()) {
 		if pid, ok := strings.CutPrefix(line, "broker: process "); ok {
 			pid, _, _ = strings.Cut(pid, " ")

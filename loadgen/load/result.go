@@ -153,6 +153,7 @@ func (res *Result) judge() {
 	invalid := func(format string, args ...any) { res.Invalid = append(res.Invalid, fmt.Sprintf(format, args...)) }
 	if res.Interrupted {
 		invalid("interrupted")
+		return
 	}
 	if !res.Complete {
 		invalid("%d messages without an answer and %d acknowledged but not delivered when the drain gave up", c.Unanswered, c.Lost)

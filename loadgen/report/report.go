@@ -138,7 +138,11 @@ func Table(w io.Writer, res *load.Result) error {
 		t.row("outage", "%s; %s messages due or in flight in it", over, count(uint64(o.Delay.Count)))
 		t.latency("end to end, in the outage", o.Delay)
 	}
-	t.latency("acknowledged", res.AckLatency)
+	name = "acknowledged"
+	if res.Outage != nil {
+		name += ", outage included"
+	}
+	t.latency(name, res.AckLatency)
 	if res.Mode == load.Open {
 		t.latency("dispatch lag (generator)", res.Lag)
 		if res.HeldBack > 0 {
