@@ -227,6 +227,7 @@ func (p *Producer) store(b *batch) {
 	b.state = stored
 	l := b.lane
 	l.wait.reset()
+	l.known = true
 	l.trust(b.env.BaseSequence)
 	if b.ok.Flags&wire.ProduceDuplicate != 0 {
 		p.stats.Duplicates++

@@ -22,6 +22,7 @@ type lane struct {
 	active bool // in Producer.active
 	resend bool // going through sent, sending again what needs it
 
+	known     bool   // the broker has stored a batch of ours here
 	next      uint32 // sequence of the next batch sent for the first time
 	hole      bool   // a batch was refused for good: what follows takes its sequence, holeAt
 	holeAt    uint32
@@ -207,7 +208,7 @@ func (p *Producer) push(l *lane, b *batch) {
 	l.queue = append(l.queue, b)
 	p.ready++
 	p.activate(l)
-	if len(l.sent) < inFlightBatches && p.credit > 0 {
+	if (len(l.sent) == 0 || l.known && len(l.sent) < inFlightBatches) && p.credit > 0 {
 		p.poke()
 	}
 }

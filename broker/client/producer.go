@@ -602,22 +602,23 @@ func (p *Producer) enqueue(ctx context.Context, partition int64, m *message.Mess
 	if l.open != nil && l.open.builder.Bytes()+size > p.o.batchBytes+p.o.batchBytes/4 {
 		p.shut(l)
 	}
-	var stamped message.Message
+	// Other variables than m, which a partitioner makes escape to the heap.
+	x, stamped := m, message.Message{}
 	if m.Timestamp == 0 {
 		stamped = *m
 		stamped.Timestamp = time.Now().UnixMicro()
-		m = &stamped
+		x = &stamped
 	}
 	b := l.open
 	if b == nil {
 		b = p.start(l)
 	}
 	before := b.builder.Bytes()
-	if err = b.builder.Append(m); errors.Is(err, message.ErrBatchFull) || errors.Is(err, message.ErrMixed) {
+	if err = b.builder.Append(x); errors.Is(err, message.ErrBatchFull) || errors.Is(err, message.ErrMixed) {
 		p.shut(l)
 		b = p.start(l)
 		before = 0
-		err = b.builder.Append(m)
+		err = b.builder.Append(x)
 	}
 	if err != nil {
 		if b.builder.Count() == 0 {

@@ -80,6 +80,41 @@ func sendAll(t *testing.T, p *Producer, o *outcomes, names ...string) {
 	}
 }
 
+// prime has a first message stored: before that only one batch of an idempotent
+// producer is in flight.
+func prime(t *testing.T, p *Producer) {
+	t.Helper()
+	if _, err := p.Send(t.Context(), value("0")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFirstBatchGoesAlone: see prime.
+func TestFirstBatchGoesAlone(t *testing.T) {
+	story(t, 1, func(t *testing.T, b *fake) {
+		c := b.client()
+		defer c.Close()
+		p := producer(t, c, perMessage)
+		n := 0
+		b.set(func() {
+			b.hook = func(s *session, h wire.Header, payload []byte) bool {
+				if h.Opcode == wire.OpProduce {
+					n++
+				}
+				return h.Opcode == wire.OpProduce
+			}
+		})
+		var o outcomes
+		sendAll(t, p, &o, "a", "b", "c")
+		time.Sleep(time.Second)
+		b.set(func() {
+			if n != 1 {
+				t.Errorf("%d batches are in flight though none was ever stored", n)
+			}
+		})
+	})
+}
+
 // perMessage makes every message a batch of its own.
 var perMessage = WithBatchBytes(1)
 
@@ -246,6 +281,7 @@ func TestLostAck(t *testing.T) {
 		c := b.client()
 		defer c.Close()
 		p := producer(t, c, perMessage)
+		prime(t, p)
 		produces := 0
 		b.set(func() {
 			b.hook = func(s *session, h wire.Header, payload []byte) bool {
@@ -266,8 +302,8 @@ func TestLostAck(t *testing.T) {
 		if err := p.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		o.want(t, "a @0 dup, b @1 dup, c @2 dup, d @3, e @4, f @5, g @6")
-		if got := b.values("orders", 0); strings.Join(got, "") != "abcdefg" {
+		o.want(t, "a @1 dup, b @2 dup, c @3 dup, d @4, e @5, f @6, g @7")
+		if got := b.values("orders", 0); strings.Join(got, "") != "0abcdefg" {
 			t.Errorf("stored %v", got)
 		}
 		if s := p.Stats(); s.Duplicates != 3 || s.Retries < 3 || s.Buffered != 0 {
@@ -480,6 +516,7 @@ func TestDeliveryTimeout(t *testing.T) {
 		c := b.client()
 		defer c.Close()
 		p := producer(t, c, perMessage, WithDeliveryTimeout(time.Second))
+		prime(t, p)
 		var held []func()
 		b.set(func() {
 			b.hook = func(s *session, h wire.Header, payload []byte) bool {
@@ -511,7 +548,7 @@ func TestDeliveryTimeout(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Five were on the wire and are stored after all; f and g never left.
-		if got := strings.Join(b.values("orders", 0), ""); got != "abcdeh" {
+		if got := strings.Join(b.values("orders", 0), ""); got != "0abcdeh" {
 			t.Errorf("stored %s", got)
 		}
 		synctest.Wait()

@@ -137,6 +137,11 @@ func (l *lane) unfinished() bool {
 	return false
 }
 
+// pickFrom returns the next batch of l that may be sent now: one to be sent
+// again, else the oldest never sent, closing the open one if it is time. An
+// idempotent producer has its first batch stored before it sends a second:
+// a broker takes the first sequence it sees from a producer for the beginning,
+// and must not see the second one first.
 func (p *Producer) pickFrom(l *lane, now time.Time, due bool) *batch {
 	var first *batch // to be sent again
 	busy := false    // something is on the wire
@@ -165,7 +170,7 @@ func (p *Producer) pickFrom(l *lane, now time.Time, due bool) *batch {
 		}
 	}
 	l.resend = false
-	if len(l.sent) >= inFlightBatches {
+	if len(l.sent) >= inFlightBatches || !l.known && p.o.idempotent && len(l.sent) > 0 {
 		return nil
 	}
 	if len(l.queue) == 0 && l.open != nil && (due || l.due || l.urgent && !busy) {
