@@ -32,13 +32,11 @@ type Lab struct {
 	// Dir is the directory for data of servers; each measurement makes its own
 	// below it and removes it.
 	Dir string
-	// Log receives a line for each step; io.Discard for none.
-	Log io.Writer
 }
 
 // New finds the binaries beside this program, which is how `make build` places
 // them, and checks that they are there.
-func New(dir string, log io.Writer) (*Lab, error) {
+func New(dir string) (*Lab, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -48,7 +46,6 @@ func New(dir string, log io.Writer) (*Lab, error) {
 		Loadgen: filepath.Join(filepath.Dir(self), "loadgen"),
 		Perflab: self,
 		Dir:     dir,
-		Log:     log,
 	}
 	for _, b := range []string{l.Portask, l.Loadgen} {
 		if _, err := os.Stat(b); err != nil {
@@ -57,8 +54,6 @@ func New(dir string, log io.Writer) (*Lab, error) {
 	}
 	return l, nil
 }
-
-func (l *Lab) logf(format string, args ...any) { fmt.Fprintf(l.Log, format+"\n", args...) }
 
 // scratch makes a directory for one measurement.
 func (l *Lab) scratch() (dir string, remove func(), err error) {

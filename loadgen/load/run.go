@@ -228,7 +228,7 @@ func (r *Run) produce(ctx, work context.Context, start int64) error {
 		schedule = pace.Poisson(start, r.cfg.Rate, r.cfg.Seed)
 	}
 	var n int
-	st, err := pace.Run(ctx, pace.Options{Clock: r.clock, Schedule: schedule, Rate: r.cfg.Rate, End: r.till, Quantum: r.cfg.Quantum},
+	st, err := pace.Run(ctx, pace.Options{Clock: r.clock, Schedule: schedule, Rate: r.cfg.Rate, MeasureFrom: r.from, End: r.till, Quantum: r.cfg.Quantum},
 		func(intended int64) (bool, error) {
 			p := r.producers[n%len(r.producers)]
 			partition := uint32(n / len(r.producers) % r.cfg.Partitions)

@@ -76,6 +76,8 @@ type Options struct {
 	// End is the time at which sending stops: a message due then or later is
 	// not sent.
 	End int64
+	// MeasureFrom is the intended time from which Stats count lag: 0 for all.
+	MeasureFrom int64
 	// Rate is the schedule's mean rate; it decides how long Run may spin.
 	Rate float64
 	// Quantum is the shortest sleep, default 50 us. Above 1/Quantum messages a
@@ -169,10 +171,12 @@ func Run(ctx context.Context, o Options, send func(intended int64) (held bool, e
 		}
 		for next <= t && next < o.End {
 			before := now()
-			if behind {
+			switch {
+			case next < o.MeasureFrom:
+			case behind:
 				st.HeldBack++
 				st.HeldBackMax = max(st.HeldBackMax, before-next)
-			} else {
+			default:
 				st.Lag.RecordValue(before - next)
 			}
 			held, err := send(next)

@@ -100,6 +100,16 @@ func TestBackPressureIsNotLag(t *testing.T) {
 	}
 }
 
+func TestWarmUpIsNotMeasured(t *testing.T) {
+	v := &virtual{}
+	o := v.options(1000, time.Second)
+	o.MeasureFrom = int64(200 * time.Millisecond)
+	st, err := Run(context.Background(), o, func(int64) (bool, error) { return false, nil })
+	if err != nil || st.Sent != 1000 || st.Lag.TotalCount() != 800 {
+		t.Errorf("%d sent, %d lags, %v; want 1000 and 800", st.Sent, st.Lag.TotalCount(), err)
+	}
+}
+
 // A generator that cannot keep up must say so: each send costs 3 us of its own
 // at 500,000 a second.
 func TestSlowGeneratorShowsLag(t *testing.T) {

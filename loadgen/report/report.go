@@ -139,6 +139,9 @@ func Table(w io.Writer, res *load.Result) error {
 		t.latency("end to end, in the outage", o.Delay)
 	}
 	name = "acknowledged"
+	if res.Ack == "none" {
+		name = "written to the socket"
+	}
 	if res.Outage != nil {
 		name += ", outage included"
 	}

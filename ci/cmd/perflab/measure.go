@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -30,7 +29,7 @@ func (c *common) open() (*lab.Lab, *slo.Report, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	l, err := lab.New(c.dir, io.Discard)
+	l, err := lab.New(c.dir)
 	return l, slo.NewReport(f, os.Stdout), err
 }
 
