@@ -51,6 +51,15 @@ type loop struct {
 	drain    bool
 	drainEnd int64
 
+	// msg holds frames while they are read or written: passed as interfaces, they
+	// would go to the heap each time.
+	msg struct {
+		hello   wire.Hello
+		helloOK wire.HelloOK
+		sub     wire.Subscribe
+		subOK   wire.SubscribeOK
+	}
+
 	buf      []byte // scratch for one small frame
 	iov      [][]byte
 	slices   []partition.Slice

@@ -51,7 +51,6 @@ type Server struct {
 	offload   *offload
 	pool      *mempool.Pool
 	budget    budget
-	opcodes   []wire.OpcodeRange
 	began     time.Time
 	debug     bool
 	low       atomic.Bool // the engine asks to stop producing
@@ -81,7 +80,7 @@ func build(o Options) (*Server, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	s := &Server{opts: o, opcodes: wire.SupportedOpcodes(), began: time.Now(), stop: make(chan struct{})}
+	s := &Server{opts: o, began: time.Now(), stop: make(chan struct{})}
 	s.debug = o.Logger.Enabled(context.Background(), slog.LevelDebug)
 	s.budget.free = o.ProduceBytes
 	s.committer = partition.NewCommitter(o.Committer)
@@ -93,6 +92,10 @@ func build(o Options) (*Server, error) {
 	if err != nil {
 		s.committer.Close()
 		return nil, err
+	}
+	for _, l := range s.loops {
+		l.msg.helloOK = wire.HelloOK{Version: wire.Version, MaxBatch: uint32(o.Limits.BatchBytes), MaxMessage: uint32(o.Limits.MessageBytes),
+			ServerVersion: o.Version, ClusterID: s.cat.ClusterID(), NodeID: o.NodeID, Opcodes: wire.SupportedOpcodes()}
 	}
 	s.history, s.offload = newHistory(), newOffload()
 	return s, nil

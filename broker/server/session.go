@@ -148,22 +148,22 @@ func (l *loop) hello(c evloop.Conn, u *[4]uint32, h wire.Header, payload []byte)
 		return l.fatal(c, h, fault.New(fault.ProtocolViolation, "hello").WithField("opcode").
 			WithDetail("the first frame must be HELLO, not %s", h.Opcode))
 	}
-	var m wire.Hello
+	if err := h.CheckVersion(); err != nil {
+		return l.fatal(c, h, err) // errors of HELLO always close
+	}
+	m := &l.msg.hello
 	if err := m.Parse(payload); err != nil {
 		return l.fatal(c, h, err)
 	}
-	o := &l.srv.opts
 	frame := wire.NegotiateMaxFrame(wire.DefaultMaxFrame, m.MaxFrame)
 	heartbeat := wire.NegotiateHeartbeat(m.HeartbeatMs)
 	u[wordState] = stateOpen
 	u[wordFrame] = frame >> 10
 	l.ev.Established(c)
 	l.ev.SetIdle(c, wire.HeartbeatMisses*time.Duration(heartbeat)*time.Millisecond)
-	return l.send(c, wire.Header{Opcode: wire.OpHello.Response(), Correlation: h.Correlation}, &wire.HelloOK{
-		Version: wire.Version, MaxFrame: frame, MaxBatch: uint32(o.Limits.BatchBytes), MaxMessage: uint32(o.Limits.MessageBytes),
-		HeartbeatMs: heartbeat, ServerVersion: o.Version, ClusterID: l.srv.cat.ClusterID(), NodeID: o.NodeID,
-		Opcodes: l.srv.opcodes,
-	})
+	ok := &l.msg.helloOK // all but the connection's own values was filled in by newLoop
+	ok.MaxFrame, ok.HeartbeatMs = frame, heartbeat
+	return l.send(c, wire.Header{Opcode: wire.OpHello.Response(), Correlation: h.Correlation}, ok)
 }
 
 // frame takes one frame of an open session. An error is answered with an ERROR

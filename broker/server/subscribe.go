@@ -55,7 +55,7 @@ func (l *loop) subOf(c evloop.Conn, handle uint32) (uint32, *subscription) {
 }
 
 func (l *loop) subscribe(c evloop.Conn, _ *[4]uint32, h wire.Header, payload []byte) error {
-	var m wire.Subscribe
+	m := &l.msg.sub
 	if err := m.Parse(payload); err != nil {
 		return err
 	}
@@ -63,35 +63,41 @@ func (l *loop) subscribe(c evloop.Conn, _ *[4]uint32, h wire.Header, payload []b
 	if err != nil {
 		return err
 	}
-	finish := func(l *loop, off message.Offset) {
-		i, s, err := l.addSub(c, p, off)
-		if err != nil {
-			l.fail(c, h, err)
-			return
-		}
-		if s == nil {
-			return // the connection ended meanwhile
-		}
-		s.credit = int64(m.Credit)
-		s.max = clampDeliver(m.MaxDeliverBytes, l.srv.opts.DeliverBytes, l.ev.User(c)[wordFrame])
-		mk := p.Marks()
-		_ = l.send(c, wire.Header{Opcode: wire.OpSubscribe.Response(), Correlation: h.Correlation, Handle: handleOf(i, s.use)},
-			&wire.SubscribeOK{Start: off, LogStart: mk.Start, HWM: mk.Visible, LogEnd: mk.Written})
-		l.enqueue(i, s)
+	if m.Start == wire.StartTime { // finding a time may read the disk
+		return l.subscribeAt(c, h, p, *m)
 	}
-	if m.Start != wire.StartTime {
-		off, err := p.Resolve(partition.StartKind(m.Start), m.StartValue)
-		if err != nil {
-			return err
-		}
-		finish(l, off)
-		return nil
+	off, err := p.Resolve(partition.StartKind(m.Start), m.StartValue)
+	if err != nil {
+		return err
 	}
-	// Finding a time may read the disk.
+	return l.subscribed(c, h, p, m, off)
+}
+
+// subscribeAt finds the start by time and subscribes then.
+func (l *loop) subscribeAt(c evloop.Conn, h wire.Header, p *partition.Partition, m wire.Subscribe) error {
 	return l.async(c, h, func() (func(*loop), error) {
 		off, err := p.Resolve(partition.StartTime, m.StartValue)
-		return func(l *loop) { finish(l, off) }, err
+		return func(l *loop) {
+			if err := l.subscribed(c, h, p, &m, off); err != nil {
+				l.fail(c, h, err)
+			}
+		}, err
 	})
+}
+
+// subscribed adds the subscription and answers it.
+func (l *loop) subscribed(c evloop.Conn, h wire.Header, p *partition.Partition, m *wire.Subscribe, off message.Offset) error {
+	i, s, err := l.addSub(c, p, off)
+	if err != nil || s == nil { // nil: the connection ended meanwhile
+		return err
+	}
+	s.credit = int64(m.Credit)
+	s.max = clampDeliver(m.MaxDeliverBytes, l.srv.opts.DeliverBytes, l.ev.User(c)[wordFrame])
+	mk := p.Marks()
+	l.msg.subOK = wire.SubscribeOK{Start: off, LogStart: mk.Start, HWM: mk.Visible, LogEnd: mk.Written}
+	_ = l.send(c, wire.Header{Opcode: wire.OpSubscribe.Response(), Correlation: h.Correlation, Handle: handleOf(i, s.use)}, &l.msg.subOK)
+	l.enqueue(i, s)
+	return nil
 }
 
 // clampDeliver bounds the batches of a frame by what the subscriber asked for,
