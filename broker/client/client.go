@@ -10,7 +10,7 @@ import (
 )
 
 // version is told to the broker in HELLO.
-const version = "1"
+const version = "0.1.0"
 
 // Client is a connection to a broker, or several, and what was opened on them.
 // Its methods may be called from any goroutine.
@@ -49,7 +49,7 @@ func Dial(ctx context.Context, addr string, opts ...Option) (*Client, error) {
 	if err := c.cfg.validate(); err != nil {
 		return nil, err
 	}
-	first, err := c.connect(ctx)
+	first, err := c.connect(ctx, addr)
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ type conn struct {
 	lastCorr uint32              // guarded by mu
 	err      error               // why the connection ends; guarded by mu
 	draining bool                // GOAWAY came: no new request; guarded by mu
+	moved    string              // where GOAWAY said to go; guarded by mu
 
 	handles map[uint32]handled // by handle; owned by the reader
 
@@ -421,9 +422,9 @@ var errDrained = fault.New(fault.ConnectionLost, "drain").WithDetail("the broker
 // drain stops new requests and ends the connection when the last answer came
 // or the broker's time is over. Runs on the reader goroutine.
 func (cn *conn) drain(x wire.GoAway) {
-	cn.c.cfg.log.Info("broker goes away", "addr", cn.addr, "reason", x.Reason, "drain_ms", x.DrainMs)
+	cn.c.cfg.log.Info("broker goes away", "addr", cn.addr, "reason", x.Reason, "drain_ms", x.DrainMs, "node", x.Node)
 	cn.mu.Lock()
-	cn.draining = true
+	cn.draining, cn.moved = true, x.Node
 	idle := len(cn.pending) == 0 && cn.out.empty()
 	// The heartbeat's timer becomes the drain's: one of the two is enough now.
 	cn.beat.Stop()

@@ -549,32 +549,6 @@ func (f *fake) client(opts ...Option) *Client {
 	return c
 }
 
-// tcp serves on loopback until the test ends and returns the address.
-func (f *fake) tcp() string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			nc, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			f.mu.Lock()
-			f.accept(nc)
-			f.mu.Unlock()
-		}
-	})
-	f.t.Cleanup(func() {
-		_ = ln.Close()
-		wg.Wait()
-		f.stop()
-	})
-	return ln.Addr().String()
-}
-
 func value(s string) *message.Message { return &message.Message{Value: []byte(s), Timestamp: 1} }
 
 func ctxFor(t *testing.T, d time.Duration) context.Context {

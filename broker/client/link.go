@@ -40,11 +40,11 @@ func newLink(c *Client) *link {
 // run serves first and its successors until the client is closed.
 func (l *link) run(first *conn) {
 	wait := backoff{least: l.c.cfg.backoffLeast, most: l.c.cfg.backoffMost}
-	cn := first
+	cn, addr := first, l.c.addr
 	for {
 		if cn == nil {
 			var err error
-			if cn, err = l.c.connect(l.c.ctx); err != nil {
+			if cn, err = l.c.connect(l.c.ctx, addr); err != nil {
 				if l.c.ctx.Err() != nil {
 					return
 				}
@@ -52,7 +52,8 @@ func (l *link) run(first *conn) {
 				l.why = err
 				l.mu.Unlock()
 				d := wait.next()
-				l.c.cfg.log.Warn("cannot connect", "addr", l.c.addr, "error", err, "retry_in", d)
+				l.c.cfg.log.Warn("cannot connect", "addr", addr, "error", err, "retry_in", d)
+				addr = l.c.addr // if GOAWAY had sent us elsewhere, that did not work
 				if !l.c.sleep(d) {
 					return
 				}
@@ -66,7 +67,10 @@ func (l *link) run(first *conn) {
 		if l.c.ctx.Err() != nil {
 			return
 		}
-		l.c.cfg.log.Warn("connection lost", "addr", l.c.addr, "error", err)
+		l.c.cfg.log.Warn("connection lost", "addr", addr, "error", err)
+		if cn.moved != "" { // nobody else has cn any more
+			addr = cn.moved
+		}
 		cn = nil
 		// A broker that accepts and hangs up at once must not be met in a tight
 		// loop; one that served for a while is worth an immediate attempt.
@@ -228,37 +232,37 @@ func (w *call) answer(cn *conn, h wire.Header, payload []byte, err error) {
 	w.done <- err
 }
 
-// connect opens a connection and shakes hands.
-func (c *Client) connect(ctx context.Context) (*conn, error) {
+// connect opens a connection to addr and shakes hands.
+func (c *Client) connect(ctx context.Context, addr string) (*conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.dialTimeout, fault.Timeout)
 	defer cancel()
-	nc, err := c.cfg.dial(ctx, "tcp", c.addr)
+	nc, err := c.cfg.dial(ctx, "tcp", addr)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, ctxErr(ctx, "connect to "+c.addr, err.Error())
+			return nil, ctxErr(ctx, "connect to "+addr, err.Error())
 		}
-		return nil, fault.New(fault.ConnectionLost, "connect to "+c.addr).WithDetail("no connection").WithCause(err)
+		return nil, fault.New(fault.ConnectionLost, "connect to "+addr).WithDetail("no connection").WithCause(err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = nc.Close() })
-	cn, err := c.shake(nc)
+	cn, err := c.shake(nc, addr)
 	if !stop() && err == nil { // the time ended between the last read and here
 		err = context.Cause(ctx)
 	}
 	if err != nil {
 		_ = nc.Close()
 		if ctx.Err() != nil {
-			return nil, ctxErr(ctx, "connect to "+c.addr, "no HELLO_OK: "+err.Error())
+			return nil, ctxErr(ctx, "connect to "+addr, "no HELLO_OK: "+err.Error())
 		}
 		if fault.Find(err) != nil { // refused, or not our protocol: keep the code
-			return nil, fmt.Errorf("connect to %s: %w", c.addr, err)
+			return nil, fmt.Errorf("connect to %s: %w", addr, err)
 		}
-		return nil, lostErr(c.addr, err)
+		return nil, lostErr(addr, err)
 	}
 	return cn, nil
 }
 
 // shake sends preface and HELLO and reads HELLO_OK.
-func (c *Client) shake(nc net.Conn) (*conn, error) {
+func (c *Client) shake(nc net.Conn, addr string) (*conn, error) {
 	hello := wire.Hello{
 		MaxFrame:      wire.DefaultMaxFrame,
 		HeartbeatMs:   uint32(c.cfg.heartbeat.Milliseconds()),
@@ -301,7 +305,7 @@ func (c *Client) shake(nc net.Conn) (*conn, error) {
 			WithLimit(int64(ok.Version), wire.Version)
 	}
 	ok.MaxFrame = wire.NegotiateMaxFrame(hello.MaxFrame, ok.MaxFrame)
-	cn := newConn(c, c.addr, nc, in, ok)
+	cn := newConn(c, addr, nc, in, ok)
 	in.reads = &cn.reads
 	return cn, nil
 }
