@@ -49,6 +49,9 @@ var encodingNames = [numEncodings]string{"raw", "cbor", "json", "msgpack"}
 // String returns the name that ParseEncoding takes.
 func (e Encoding) String() string { return nameOf(encodingNames[:], uint8(e), "encoding") }
 
+// Valid reports whether e is one of the four.
+func (e Encoding) Valid() bool { return e < numEncodings }
+
 // ParseEncoding is the inverse of String. The error is a fault.Invalid with
 // field "encoding".
 func ParseEncoding(s string) (Encoding, error) {

@@ -15,8 +15,8 @@ type Builder struct {
 	// KeyHashes puts a table of key hashes into the batch's section, for
 	// topics whose groups order by key. Read at the first Append of a batch.
 	KeyHashes bool
-	// Encoding is noted in the batch's attributes. Read at the first Append of
-	// a batch.
+	// Encoding is noted in the batch's attributes unless its messages name
+	// another than Raw. Read at the first Append of a batch.
 	Encoding Encoding
 
 	lim    Limits
@@ -26,6 +26,7 @@ type Builder struct {
 
 	// Set by the first message of the batch.
 	attrs       Attributes
+	encoding    Encoding // of messages that name none
 	due, expiry int64
 	firstTime   int64
 	// Largest distance from firstTime so far, µs, at least 0.
@@ -66,14 +67,18 @@ func (b *Builder) FirstTimestamp() int64 { return b.firstTime }
 //
 // Errors: ErrBatchFull if the batch must be finished first, because m does not
 // fit beside what is there or its timestamp is more than 49 days from the
-// first one; ErrMixed if priority, due time or expiry differ from the batch's;
-// a *fault.Error TooLarge (fields key, headers, header_bytes, message_bytes,
-// batch_bytes) or Invalid (priority, due_time, expiry) if m can be in no batch.
+// first one; ErrMixed if priority, encoding, due time or expiry differ from the
+// batch's; a *fault.Error TooLarge (fields key, headers, header_bytes,
+// message_bytes, batch_bytes) or Invalid (priority, encoding, due_time, expiry)
+// if m can be in no batch.
 func (b *Builder) Append(m *Message) error {
 	if err := checkMessage(m, &b.lim); err != nil {
 		return err
 	}
-	attrs := Attributes(0).WithPriority(m.Priority).WithEncoding(b.Encoding).
+	if b.count == 0 {
+		b.encoding = b.Encoding
+	}
+	attrs := Attributes(0).WithPriority(m.Priority).WithEncoding(b.encodingOf(m)).
 		WithSection(m.DueTime != 0, m.Expiry != 0, b.KeyHashes)
 	var delta int64
 	if b.count > 0 {
@@ -106,11 +111,21 @@ func (b *Builder) Append(m *Message) error {
 	return nil
 }
 
+// encodingOf is how m's value was made: as m says, or else as the Builder says.
+func (b *Builder) encodingOf(m *Message) Encoding {
+	if m.Encoding != Raw {
+		return m.Encoding
+	}
+	return b.encoding
+}
+
 // mixed returns why m may not join a batch that has messages.
 func (b *Builder) mixed(m *Message) error {
 	switch {
 	case m.Priority != b.attrs.Priority():
 		return errMixedPriority
+	case b.encodingOf(m) != b.attrs.Encoding():
+		return errMixedEncoding
 	case m.DueTime != b.due:
 		return errMixedDue
 	case m.Expiry != b.expiry:
@@ -157,6 +172,9 @@ func checkMessage(m *Message, lim *Limits) error {
 	}
 	if m.Priority > MaxPriority {
 		return invalid(opAppend, "priority", "is %d, must be at most %d", m.Priority, MaxPriority)
+	}
+	if !m.Encoding.Valid() {
+		return invalid(opAppend, "encoding", "%v is none that a batch can name", m.Encoding)
 	}
 	if m.DueTime < 0 {
 		return invalid(opAppend, "due_time", "is %d, must not be negative", m.DueTime)

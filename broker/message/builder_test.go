@@ -54,6 +54,7 @@ func TestAppendRefusesLargeMessages(t *testing.T) {
 func TestAppendRefusesBadFields(t *testing.T) {
 	b := NewBuilder(DefaultLimits())
 	wantFault(t, b.Append(&Message{Priority: 8}), fault.Invalid, "priority", 0)
+	wantFault(t, b.Append(&Message{Encoding: numEncodings}), fault.Invalid, "encoding", 0)
 	wantFault(t, b.Append(&Message{DueTime: -1}), fault.Invalid, "due_time", 0)
 	wantFault(t, b.Append(&Message{Expiry: -1}), fault.Invalid, "expiry", 0)
 	_, err := b.Finish(nil, Producer{}, nil)
@@ -61,9 +62,11 @@ func TestAppendRefusesBadFields(t *testing.T) {
 }
 
 func TestAppendNeverMixes(t *testing.T) {
-	first := Message{Priority: 3, DueTime: 50, Expiry: 60}
+	first := Message{Priority: 3, Encoding: CBOR, DueTime: 50, Expiry: 60}
 	for _, change := range []func(*Message){
 		func(m *Message) { m.Priority = 2 },
+		func(m *Message) { m.Encoding = JSON },
+		func(m *Message) { m.Encoding = Raw },
 		func(m *Message) { m.DueTime = 0 },
 		func(m *Message) { m.DueTime = 51 },
 		func(m *Message) { m.Expiry = 0 },
@@ -84,6 +87,25 @@ func TestAppendNeverMixes(t *testing.T) {
 		b.Reset()
 		if err := b.Append(&other); err != nil {
 			t.Errorf("%+v in a new batch: %v", other, err)
+		}
+	}
+}
+
+// What a message says of its encoding goes before what the Builder says.
+func TestEncodingOfTheBatch(t *testing.T) {
+	for _, tt := range []struct{ builder, message, want Encoding }{
+		{Raw, Raw, Raw}, {CBOR, Raw, CBOR}, {Raw, JSON, JSON}, {CBOR, MessagePack, MessagePack},
+	} {
+		b := NewBuilder(DefaultLimits())
+		b.Encoding = tt.builder
+		if err := b.Append(&Message{Encoding: tt.message}); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Append(&Message{Encoding: tt.want}); err != nil {
+			t.Errorf("%v in a batch of %v: %v", tt.want, tt.want, err)
+		}
+		if got := readAll(t, finish(t, b), nil); got[0].Encoding != tt.want || got[1].Encoding != tt.want {
+			t.Errorf("builder %v, message %v: got %v and %v", tt.builder, tt.message, got[0].Encoding, got[1].Encoding)
 		}
 	}
 }

@@ -13,12 +13,13 @@ var (
 	// no batch at all gets a fault.TooLarge instead.
 	ErrBatchFull = errors.New("message: batch is full")
 
-	// ErrMixed: the message's priority, due time or expiry differs from the
-	// batch's. The remedy is ErrBatchFull's; a producer that alternates should
+	// ErrMixed: the message's priority, encoding, due time or expiry differs
+	// from the batch's. The remedy is ErrBatchFull's; a producer that alternates should
 	// keep a Builder for each combination.
 	ErrMixed = errors.New("message: batch would be mixed")
 
 	errMixedPriority = fmt.Errorf("%w: priority differs", ErrMixed)
+	errMixedEncoding = fmt.Errorf("%w: encoding differs", ErrMixed)
 	errMixedDue      = fmt.Errorf("%w: due time differs", ErrMixed)
 	errMixedExpiry   = fmt.Errorf("%w: expiry differs", ErrMixed)
 )

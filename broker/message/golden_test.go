@@ -170,7 +170,7 @@ func (s *sample) checkBack(t *testing.T, batch []byte) {
 	r.Reset(&e, body, nil)
 	r.SetSection(&section)
 	for i, want := range s.messages {
-		want.Offset = base + Offset(i)
+		want.Offset, want.Encoding = base+Offset(i), s.encoding
 		var got Message
 		if !r.Next(&got) {
 			t.Fatalf("message %d: %v", i, r.Err())

@@ -24,22 +24,28 @@ const NoOffset Offset = -1
 // reader's memory, valid until the next call of Next or until the body is
 // reused, whichever comes first; [Message.Clone] makes an independent one.
 type Message struct {
+	// The first 64 bytes are what every message has and every consumer reads;
+	// what most messages leave empty is in the second cache line.
+
+	// Offset is given by the broker and ignored by a Builder.
+	Offset Offset
+	// Timestamp is the producer's clock, in µs since the Unix epoch.
+	Timestamp int64
 	// ID is set by the producer if it wants one; the zero value is none.
 	ID ulid.ULID
-	// Key chooses the partition and orders messages; nil is no key, which
-	// differs from an empty one.
-	Key []byte
+	// Priority is 0 (lowest) to MaxPriority.
+	Priority uint8
+	// Encoding is how Value was made; a Builder puts its own for Raw.
+	Encoding Encoding
 	// Value is the payload; nil is "no value" (a tombstone on compacted
 	// topics), which differs from an empty one.
 	Value []byte
+
+	// Key chooses the partition and orders messages; nil is no key, which
+	// differs from an empty one.
+	Key []byte
 	// Headers are kept in order; keys may repeat.
 	Headers []Header
-	// Timestamp is the producer's clock, in µs since the Unix epoch.
-	Timestamp int64
-	// Offset is given by the broker and ignored by a Builder.
-	Offset Offset
-	// Priority is 0 (lowest) to MaxPriority.
-	Priority uint8
 	// DueTime is the earliest delivery to a queue group, in µs since the Unix
 	// epoch; 0 is at once.
 	DueTime int64

@@ -27,6 +27,7 @@ type Reader struct {
 	done        uint32 // messages returned
 	nextDelta   uint32 // smallest offset delta allowed next
 	priority    uint8
+	encoding    Encoding
 	due, expiry int64
 
 	headers []Header // of the current message, reused
@@ -47,6 +48,7 @@ func (r *Reader) Reset(e *Envelope, body []byte, lim *Limits) {
 		lastDelta: e.LastOffsetDelta,
 		count:     e.Count,
 		priority:  e.Attributes.Priority(),
+		encoding:  e.Attributes.Encoding(),
 		headers:   r.headers[:0],
 	}
 	if int64(len(body)) != int64(e.UncompressedLen) {
@@ -168,7 +170,7 @@ func (r *Reader) decode(b []byte, m *Message) bool {
 	if size += len(b); size > r.lim.MessageBytes {
 		return r.tooLarge("message_bytes", size, r.lim.MessageBytes)
 	}
-	m.Priority, m.DueTime, m.Expiry = r.priority, r.due, r.expiry
+	m.Priority, m.Encoding, m.DueTime, m.Expiry = r.priority, r.encoding, r.due, r.expiry
 	r.nextDelta = nextDelta
 	return true
 }

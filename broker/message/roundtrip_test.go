@@ -21,13 +21,13 @@ func genBytes(maxLen int) *rapid.Generator[[]byte] {
 	})
 }
 
-func genMessage(priority uint8, due, expiry, around int64) *rapid.Generator[Message] {
+func genMessage(priority uint8, encoding Encoding, due, expiry, around int64) *rapid.Generator[Message] {
 	return rapid.Custom(func(t *rapid.T) Message {
 		m := Message{
 			Key:       genBytes(300).Draw(t, "key"),
 			Value:     genBytes(300).Draw(t, "value"),
 			Timestamp: around + rapid.Int64Range(-1<<40, 1<<40).Draw(t, "timestamp"),
-			Priority:  priority, DueTime: due, Expiry: expiry,
+			Priority:  priority, Encoding: encoding, DueTime: due, Expiry: expiry,
 		}
 		if rapid.Bool().Draw(t, "has id") {
 			copy(m.ID[:], rapid.SliceOfN(rapid.Byte(), len(ulid.ULID{}), len(ulid.ULID{})).Draw(t, "id"))
@@ -50,12 +50,13 @@ func TestRoundTrip(t *testing.T) {
 	var r Reader
 	rapid.Check(t, func(t *rapid.T) {
 		priority := rapid.Uint8Range(0, MaxPriority).Draw(t, "priority")
+		encoding := Encoding(rapid.Uint8Range(0, uint8(numEncodings)-1).Draw(t, "encoding"))
 		due := rapid.Int64Range(0, 2).Draw(t, "due")
 		expiry := rapid.Int64Range(0, 2).Draw(t, "expiry")
 		around := rapid.Int64Range(-1<<62, 1<<62).Draw(t, "around")
 		seed := Seed(rapid.Uint64().Draw(t, "seed"))
 		base := Offset(rapid.Int64Range(0, 1<<62).Draw(t, "base"))
-		want := rapid.SliceOfN(genMessage(priority, due, expiry, around), 1, 12).Draw(t, "messages")
+		want := rapid.SliceOfN(genMessage(priority, encoding, due, expiry, around), 1, 12).Draw(t, "messages")
 
 		b.Reset()
 		b.KeyHashes = rapid.Bool().Draw(t, "key hashes")
