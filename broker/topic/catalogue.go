@@ -117,11 +117,8 @@ func Open(o Options) (*Catalogue, error) {
 	case err != nil:
 		return nil, fmt.Errorf("open catalogue: %w", err)
 	default:
-		if err := json.Unmarshal(blob, &st); err != nil {
-			return nil, fault.New(fault.Corrupted, "open catalogue").WithField("topics").WithCause(err)
-		}
-		if st.Version > metaVersion {
-			return nil, fault.New(fault.NewerFormat, "open catalogue").WithField("version").WithLimit(int64(st.Version), metaVersion)
+		if err := json.Unmarshal(blob, &st); err != nil || st.Version > metaVersion {
+			return nil, refuse(blob, err)
 		}
 	}
 	all, known, removing, err := st.check()
@@ -147,6 +144,18 @@ func Open(o Options) (*Catalogue, error) {
 		}
 	}
 	return c, nil
+}
+
+// refuse says why a blob is no catalogue of this version. A later version may be
+// anything but for the number.
+func refuse(blob []byte, cause error) error {
+	var head struct {
+		Version int64 `json:"version"`
+	}
+	if json.Unmarshal(blob, &head) == nil && head.Version > metaVersion {
+		return fault.New(fault.NewerFormat, "open catalogue").WithField("version").WithLimit(head.Version, metaVersion)
+	}
+	return fault.New(fault.Corrupted, "open catalogue").WithField("topics").WithCause(cause)
 }
 
 // check holds a catalogue that was read against its own rules, before anything
