@@ -59,7 +59,7 @@ func newSink(tb testing.TB, partBatch []byte, per int) *sink {
 
 func (s *sink) serve(nc net.Conn) {
 	in := newFrameReader(nc)
-	if err := in.skip(wire.PrefaceBytes); err != nil {
+	if err := in.read(make([]byte, wire.PrefaceBytes)); err != nil {
 		return
 	}
 	big := make([]byte, wire.DefaultMaxFrame)

@@ -311,8 +311,11 @@ func (cn *conn) readLoop() error {
 
 func (cn *conn) readDeliver(h wire.Header, n int) error {
 	to := cn.handles[h.Handle]
-	if to == nil { // closed here, not yet there
-		return cn.in.skip(n)
+	if to == nil {
+		// A handle stays known until the broker has confirmed its end, so this
+		// is no late delivery. To pass over it could lose messages.
+		return fault.New(fault.ProtocolViolation, "read frame").WithField("handle").
+			WithDetail("DELIVER for %d, which is not open", h.Handle)
 	}
 	if err := to.admit(cn, n); err != nil {
 		return err

@@ -158,7 +158,8 @@ func TestBrokerRestarts(t *testing.T) {
 	if _, err := c.Admin().CreateTopic(ctx, client.TopicConfig{Name: "orders", Partitions: 2}); err != nil {
 		t.Fatal(err)
 	}
-	p, err := c.Producer(ctx, "orders", client.WithBatchBytes(2000))
+	// Little is buffered, so that the producer is still at it at each restart.
+	p, err := c.Producer(ctx, "orders", client.WithBatchBytes(2000), client.WithMaxBuffered(20000))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,10 +167,17 @@ func TestBrokerRestarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const n, restarts = 20000, 4
-	var consumed sync.WaitGroup
-	step := make(chan struct{}, n)
-	consumed.Go(func() {
+	const n, restarts = 40000, 4
+	var running sync.WaitGroup
+	restart := make(chan struct{}, restarts)
+	running.Go(func() {
+		for range restart {
+			stop()
+			_, stop = open(addr)
+		}
+	})
+	running.Go(func() {
+		defer close(restart)
 		var next [2]int
 		for got := 0; got < n; {
 			b, err := k.Poll(within(t, time.Minute))
@@ -187,13 +195,13 @@ func TestBrokerRestarts(t *testing.T) {
 					return
 				}
 				next[b.Partition]++
-				got++
-				step <- struct{}{}
+				if got++; got%(n/(restarts+1)) == 0 && got < n {
+					restart <- struct{}{}
+				}
 			}
 		}
 	})
-	var produced sync.WaitGroup
-	produced.Go(func() {
+	running.Go(func() {
 		for i := range n {
 			part := uint32(i % 2)
 			err := p.SendAsyncTo(ctx, part, &message.Message{Value: fmt.Appendf(nil, "%d-%d", part, i/2)}, func(r client.Receipt, err error) {
@@ -205,24 +213,17 @@ func TestBrokerRestarts(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			if i%100 == 0 && i > 0 { // keep pace with the consumer, so that restarts meet traffic
-				for range 100 {
-					<-step
-				}
-				if i%(n/(restarts+1)) == 0 {
-					stop()
-					_, stop = open(addr)
-				}
-			}
 		}
 		if err := p.Flush(within(t, time.Minute)); err != nil {
 			t.Error(err)
 		}
 	})
-	produced.Wait()
-	consumed.Wait()
+	running.Wait()
 	s := p.Stats()
 	t.Logf("%d batches, %d sent again, %d of them stored before", s.Batches, s.Retries, s.Duplicates)
+	if s.Retries == 0 {
+		t.Error("no restart met a batch in flight")
+	}
 	if err := p.Close(ctx); err != nil {
 		t.Error(err)
 	}

@@ -62,7 +62,7 @@ func (f *frameReader) fill(n int) error {
 }
 
 // header returns the next frame's header and whole length without consuming
-// it. view, read or skip of that length must follow.
+// it. view or read of that length must follow.
 func (f *frameReader) header(maxFrame int) (wire.Header, int, error) {
 	if err := f.fill(wire.HeaderBytes); err != nil {
 		return wire.Header{}, 0, err
@@ -103,18 +103,4 @@ func (f *frameReader) read(b []byte) error {
 		n += m
 	}
 	return nil
-}
-
-// skip consumes n bytes.
-func (f *frameReader) skip(n int) error {
-	for {
-		m := min(n, f.w-f.r)
-		f.r += m
-		if n -= m; n == 0 {
-			return nil
-		}
-		if err := f.fill(1); err != nil {
-			return err
-		}
-	}
 }
