@@ -337,10 +337,10 @@ func TestResolveAndRead(t *testing.T) {
 	if r.p.Num() != 3 || r.p.Index() != 5 || r.p.Topic() != "orders" || r.p.Closed() {
 		t.Error("names")
 	}
-	for loop, want := range map[int]uint64{0: 1, 63: 1<<63 | 1} {
-		if r.p.SetInterest(loop, true); r.p.Interest() != want && loop == 0 {
-			t.Errorf("interest %x", r.p.Interest())
-		}
+	r.p.SetInterest(0, true)
+	r.p.SetInterest(63, true)
+	if r.p.Interest() != 1<<63|1 {
+		t.Errorf("interest %x", r.p.Interest())
 	}
 	r.p.SetInterest(0, false)
 	if r.p.Interest() != 1<<63 {
