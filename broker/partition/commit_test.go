@@ -96,7 +96,7 @@ func TestBackgroundSync(t *testing.T) {
 					if n := r.d.syncs.Load(); n != round {
 						t.Errorf("round %d: %d syncs before it is time", round, n)
 					}
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 					synctest.Wait()
 					if n, m := r.d.syncs.Load(), r.p.Marks(); n != round+1 || m.Durable != m.Written || m.Visible != m.Written {
 						t.Errorf("round %d: %d syncs, %+v", round, n, m)
@@ -387,7 +387,7 @@ func TestWritingIsDeferredAfterASlowAppend(t *testing.T) {
 		if !r.p.Deferred() {
 			t.Error("that append was slow too")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if r.p.Deferred() {
 			t.Error("deferred for longer than slowHold")
 		}

@@ -351,8 +351,7 @@ func TestResolveAndRead(t *testing.T) {
 // A sealed segment asks for the retention: the engine calls Snapshot from Append.
 func TestSealingTrims(t *testing.T) {
 	trimmed := make(chan struct{})
-	var r *rig
-	r = newRig(t, rigOptions{visibility: accepted, engine: func(d *double) {
+	r := newRig(t, rigOptions{visibility: accepted, engine: func(d *double) {
 		d.onAppend = func(b []storage.Batch) error {
 			if snap := d.opts.Snapshot(nil, b[0].Base); len(snap) == 0 {
 				t.Error("no snapshot")
