@@ -20,6 +20,7 @@ FUZZTIME ?= 10s
 PAYLOADS ?=
 # Kills of the real server in the SIGKILL campaign.
 KILLS    ?= 20
+export PORTASK_KILLS = $(KILLS)
 
 .PHONY: help
 help: ## this list
@@ -34,11 +35,13 @@ build: ## bin/portask, bin/loadgen, bin/perflab
 demo: build ## produce, kill the broker, restart it, verify every message; ends within 60 s
 	@bin/loadgen demo --portask bin/portask $(if $(PAYLOADS),--payloads '$(PAYLOADS)')
 
+# ci/arch reads the whole tree, which the test cache does not know: hence its -count=1.
 .PHONY: test
 test: ## everything a change must pass, with the seconds of each stage (at most 15 minutes on 2 cores)
 	@$(STAGE) 'prerequisites' $(MAKE) prerequisites
 	@$(STAGE) 'build' $(MAKE) build
 	@$(STAGE) 'lint' $(MAKE) lint
+	@$(STAGE) 'architecture' $(GO) test -count=1 ./ci/arch
 	@$(STAGE) 'tests, with the fault campaigns' $(GO) test -timeout 10m work
 	@$(STAGE) 'concurrency packages under the race detector' $(GO) test -race -short -timeout 10m $(RACE)
 	@echo 'make test: passed'
@@ -80,7 +83,9 @@ gate: build ## counter budgets and ratios to the calibration kernel, against con
 	@echo 'make gate: passed. It checks counter budgets and ratios to the calibration kernel, and nothing else.'
 
 .PHONY: nightly
-nightly: test race ## test, race, long fuzzing, many kills, gate
+nightly: KILLS = 200
+nightly: race ## all tests under the race detector, 200 kills, long fuzzing, gate
+	@$(STAGE) 'kills' $(GO) test -timeout 30m ./loadgen/killtest
 	@$(STAGE) 'fuzz' $(MAKE) fuzz FUZZTIME=5m
 	@$(STAGE) 'gate' $(MAKE) gate
 

@@ -18,6 +18,8 @@ const picture = `
 	broker/mempool:               broker/fault
 	broker/message/id:
 	broker/compression:           broker/fault broker/message
+	broker/serialization:         broker/fault broker/message
+	broker/config:                broker/fault
 	broker/sysmetrics:
 	broker/wire:                  broker/fault broker/message
 	broker/internal/vfs:          broker/fault
