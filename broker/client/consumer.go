@@ -256,6 +256,9 @@ func (k *Consumer) next(ctx context.Context) (*delivery, error) {
 			return nil, closedErr("consume " + k.topic)
 		}
 		it, ok := k.queue.pop()
+		if gap, is := it.err.(*GapError); is {
+			it.sub.position = max(it.sub.position, gap.Next)
+		}
 		k.mu.Unlock()
 		if !ok {
 			select {

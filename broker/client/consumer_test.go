@@ -297,6 +297,46 @@ func TestGap(t *testing.T) {
 	})
 }
 
+// TestAnnouncedGap: the broker says that it skips a range before it does. The
+// consumer is told once, and subscribes behind it after a loss.
+func TestAnnouncedGap(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		story(t, 1, func(t *testing.T, b *fake) {
+			c := b.client()
+			defer c.Close()
+			k := consumer(t, c, From(Earliest))
+			b.fill("orders", 0, "abc", "def", "ghi")
+			b.set(func() {
+				p := b.topics["orders"].parts[0]
+				p.batches = slices.Delete(p.batches, 1, 2)
+				for s := range b.sessions {
+					first := s.nextDelivery()
+					for h := range s.subs {
+						x := wire.FromError(fault.New(fault.Corrupted, "deliver").WithField("offset").WithLimit(3, 6), wire.OpSubscribe)
+						s.later(first, wire.AppendFrame(nil, wire.Header{Opcode: wire.OpError.Response(), Handle: h}, &x))
+					}
+				}
+			})
+			synctest.Wait()
+			if lost {
+				b.cut()
+			} else {
+				b.deliver()
+			}
+			if got := read(t, k, 3); got != "abc" {
+				t.Fatal(got)
+			}
+			var gap *GapError
+			if _, err := k.Poll(t.Context()); !errors.As(err, &gap) || gap.From != 3 || gap.Next != 6 {
+				t.Fatalf("gap: %v", err)
+			}
+			if got := read(t, k, 3); got != "ghi" {
+				t.Errorf("after the gap: %s", got)
+			}
+		})
+	}
+}
+
 func TestPollRaw(t *testing.T) {
 	story(t, 1, func(t *testing.T, b *fake) {
 		b.seed = 7

@@ -176,10 +176,16 @@ func (s *subscription) ended(cn *conn, err error) {
 func (s *subscription) failed(cn *conn, err error, closed bool) {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
+	f := fault.Find(err)
 	switch {
 	case s.gone:
 	case closed:
 		s.ended(cn, err)
+	case f != nil && f.Code == fault.Corrupted && f.HasLimit && message.Offset(f.Value) >= s.received && f.Limit > f.Value:
+		// The broker goes on behind a damaged range and says so before the next
+		// delivery shows it.
+		s.received = message.Offset(f.Limit)
+		s.k.arrive(item{sub: s, err: &GapError{Topic: s.k.topic, Partition: s.partition, From: message.Offset(f.Value), Next: s.received}})
 	default:
 		s.k.arrive(item{sub: s, err: fmt.Errorf("%s: %w", s.op("consume"), err)})
 	}
