@@ -305,6 +305,7 @@ func TestAnnouncedGap(t *testing.T) {
 			c := b.client()
 			defer c.Close()
 			k := consumer(t, c, From(Earliest))
+			synctest.Wait()
 			b.fill("orders", 0, "abc", "def", "ghi")
 			b.set(func() {
 				p := b.topics["orders"].parts[0]
