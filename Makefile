@@ -65,6 +65,10 @@ lint: ## gofmt, vet, staticcheck, each module by itself, other systems, known vu
 	@for os in darwin windows; do (cd broker && GOWORK=off GOOS=$$os CGO_ENABLED=0 $(GO) vet ./...); done
 	@.ci/govulncheck
 
+.PHONY: kills
+kills: ## kill the real server KILLS (20) times under load
+	@$(GO) test -count=1 -v -timeout 60m ./loadgen/killtest
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	@.ci/fuzz $(FUZZTIME) $(MODULES)
@@ -83,9 +87,8 @@ gate: build ## counter budgets and ratios to the calibration kernel, against con
 	@echo 'make gate: passed. It checks counter budgets and ratios to the calibration kernel, and nothing else.'
 
 .PHONY: nightly
-nightly: KILLS = 200
 nightly: race ## all tests under the race detector, 200 kills, long fuzzing, gate
-	@$(STAGE) 'kills' $(GO) test -timeout 30m ./loadgen/killtest
+	@$(STAGE) '200 kills' $(MAKE) kills KILLS=200
 	@$(STAGE) 'fuzz' $(MAKE) fuzz FUZZTIME=5m
 	@$(STAGE) 'gate' $(MAKE) gate
 
