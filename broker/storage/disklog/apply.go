@@ -1,6 +1,7 @@
 package disklog
 
 import (
+	"fmt"
 	"path/filepath"
 
 	"github.com/portask/portask/broker/internal/vfs"
@@ -200,10 +201,12 @@ func (r *recovery) mend(o *opened, last bool) error {
 	lostEnd := len(o.gaps) > 0 && o.gaps[len(o.gaps)-1].next == o.end
 	o.sealed = o.sealedWhole() || !last || lostEnd
 	if o.sealed && !o.sealedWhole() {
-		if !o.hasTrailer && o.end < r.point && !lostEnd {
-			// It was synced before what comes after it was.
-			r.found = append(r.found, Problem{Class: SegmentFooter, File: o.rel(), Pos: max(0, o.size-trailerBytes),
-				Len: min(o.size, trailerBytes), Detail: "does not check, or is missing"})
+		p, err := o.noFooter()
+		if err != nil {
+			return err
+		}
+		if p.Class.Damage() || o.end < r.point && !lostEnd {
+			r.found = append(r.found, p)
 		}
 		if err := r.reseal(o); err != nil {
 			return err
@@ -234,6 +237,27 @@ func (r *recovery) reseal(o *opened) error {
 	size, err := o.writeFooter(&foot, snapshot, below, flagRebuilt)
 	o.size = size
 	return err
+}
+
+// noFooter says what is wrong with the footer of a segment that should have one
+// and has no valid trailer: it is damaged if one bit turned over makes a trailer
+// of what is there, else it was never written (the disk was full, or the power
+// went), or is gone.
+func (o *opened) noFooter() (Problem, error) {
+	p := Problem{Class: FooterMissing, File: o.rel(), Pos: o.size0}
+	if o.hasTrailer || o.size0 < headerBytes+trailerBytes {
+		return p, nil
+	}
+	b := make([]byte, trailerBytes)
+	if err := readAt(o.file, b, o.size0-trailerBytes); err != nil {
+		return p, err
+	}
+	var t trailer
+	if i, bit, ok := flippedBit(b, func(b []byte) bool { return t.parse(b, o.size0) == nil }); ok {
+		p.Class, p.Pos, p.Len = SegmentFooter, o.size0-trailerBytes, trailerBytes
+		p.Detail = fmt.Sprintf("bit %d of the byte at position %d is turned over", bit, p.Pos+int64(i))
+	}
+	return p, nil
 }
 
 // putOnRecord writes the record with the new epoch: from here on the log is as

@@ -52,6 +52,8 @@ type Engine struct {
 	work  *worker
 	held  atomic.Int64 // bytes of retired segments under leases
 
+	reserveGone atomic.Bool // given up, or never made
+
 	metaMu  sync.Mutex
 	metaOK  map[string]bool // names whose blob was found good or written; guarded by metaMu
 	metaSet atomic.Uint64
@@ -106,11 +108,12 @@ func (e *Engine) open() (err error) {
 	if err != nil {
 		return err
 	}
+	// The directory's own entry, where the host lets us open its parent. An
+	// earlier attempt to create it may have got no further.
+	if err := e.fs.SyncDir(filepath.Dir(filepath.Clean(e.dir))); err != nil && !os.IsPermission(err) {
+		return err
+	}
 	if fresh {
-		// The directory's own entry, where the host lets us open its parent.
-		if err := e.fs.SyncDir(filepath.Dir(filepath.Clean(e.dir))); err != nil && !os.IsPermission(err) {
-			return err
-		}
 		if err := replaceFile(e.fs, e.path(formatName), func(f vfs.File) error {
 			_, err := f.WriteAt([]byte(formatLine(formatVersion)), 0)
 			return err
@@ -211,6 +214,7 @@ func (e *Engine) reserve() {
 		err = f.Allocate(e.opts.ReserveBytes)
 		err = errors.Join(err, f.Close())
 	}
+	e.reserveGone.Store(err != nil)
 	if err != nil {
 		e.warn("reserve space", e.path(reserveName), err)
 		_ = e.fs.Remove(e.path(reserveName)) // half of it helps nobody

@@ -29,18 +29,15 @@ func flipLog(t testing.TB, closed bool) (*vfs.Mem, *oracle, Options) {
 	lo.SegmentBytes = 4 << 10
 	l, err := e.OpenLog(testID, lo)
 	check(t, err)
-	for range 3 {
+	for range 6 {
 		check(t, o.append(l, 1, 900))
 	}
-	for range 8 {
-		check(t, o.append(l, 2, 600))
-		check(t, o.sync(l))
-	}
-	_, err = l.Retain(storage.Retention{MaxBytes: 9 << 10}, o.clock, o.end())
+	_, err = l.Retain(storage.Retention{MaxBytes: 1}, o.clock, o.end())
 	check(t, err)
 	o.start, o.maybe = l.Start(), l.Start()
-	for range 4 {
-		check(t, o.append(l, 2, 700))
+	for range 10 {
+		check(t, o.append(l, 2, 640))
+		check(t, o.sync(l))
 	}
 	check(t, o.sync(l))
 	check(t, e.StoreMeta("catalogue", o.value(100)))

@@ -310,9 +310,15 @@ func (in *inspector) behind(r *recovery, o *opened, c *contents, seg Segment, la
 		if err != nil {
 			return err
 		}
-	} else if !last && !cut && o.end < r.point {
-		if err := in.problem(id, Problem{Class: SegmentFooter, File: o.rel(), Pos: o.size0, Detail: "does not check, or is missing"}); err != nil {
+	} else if !last && !cut {
+		p, err := o.noFooter()
+		if err != nil {
 			return err
+		}
+		if p.Class.Damage() || o.end < r.point {
+			if err := in.problem(id, p); err != nil {
+				return err
+			}
 		}
 	}
 	for _, g := range ft.gaps {

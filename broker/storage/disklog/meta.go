@@ -125,17 +125,21 @@ func (e *Engine) storeMeta(name string, blob []byte) error {
 			return err // a later version's, or one that cannot be read now
 		}
 	}
-	b := appendMeta(make([]byte, 0, metaBytes+len(blob)), blob)
-	write := func() error {
-		return replaceFile(e.fs, path, func(f vfs.File) error {
-			_, err := f.WriteAt(b, 0)
-			return err
-		})
+	return e.replace(path, appendMeta(make([]byte, 0, metaBytes+len(blob)), blob))
+}
+
+// replace is replaceFile with the content b. When the disk is full, the reserve
+// is given up for it.
+func (e *Engine) replace(path string, b []byte) error {
+	write := func(f vfs.File) error {
+		_, err := f.WriteAt(b, 0)
+		return err
 	}
-	err := write()
+	err := replaceFile(e.fs, path, write)
 	if vfs.IsNoSpace(err) && e.fs.Remove(e.path(reserveName)) == nil {
+		e.reserveGone.Store(true)
 		e.opts.Logger.Warn("disk is full, reserve given up", "path", e.path(reserveName))
-		err = write()
+		err = replaceFile(e.fs, path, write)
 	}
 	return err
 }

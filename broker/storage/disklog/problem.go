@@ -10,7 +10,7 @@ import (
 // Class says what is wrong with a part of a file.
 type Class uint8
 
-// The classes. GapRecorded and what follows are no damage: a crash, or the
+// The classes. FooterMissing and what follows are no damage: a crash, or the
 // engine itself, leaves them.
 const (
 	BatchHeader    Class = iota + 1 // a batch's header does not check
@@ -18,7 +18,7 @@ const (
 	BatchMissing                    // offsets are missing between two batches, or at a segment's end
 	BatchCut                        // the file ends within a batch
 	SegmentHeader                   // a segment's header does not check
-	SegmentFooter                   // a sealed segment's footer does not check or is missing
+	SegmentFooter                   // a sealed segment's footer does not check
 	SegmentMissing                  // offsets are missing between two segments, or at an end of the log
 	SegmentForeign                  // a segment belongs to another log or place
 	SegmentOverlap                  // two segments claim the same offsets
@@ -29,6 +29,7 @@ const (
 	SnapshotFile                    // the snapshot that was kept from a deleted segment does not check
 	MetaFile                        // a blob of metadata does not check
 	FormatFile                      // FORMAT does not check or is missing
+	FooterMissing                   // a sealed segment has no footer: it is rebuilt
 	GapRecorded                     // messages were lost earlier, and the log says so
 	TornTail                        // bytes behind the last batch of a log, from a crash
 	TornSaved                       // a file of batches that a recovery cut off
@@ -43,7 +44,7 @@ var classNames = [classEnd]string{
 	SegmentUnknown: "unreadable segment", SegmentSlack: "damaged segment slack",
 	DurableRecord: "damaged durable record", DurableFile: "lost durable file",
 	SnapshotFile: "damaged snapshot", MetaFile: "damaged metadata", FormatFile: "damaged format file",
-	GapRecorded: "recorded gap", TornTail: "torn tail", TornSaved: "saved torn tail", UnknownFile: "unknown file",
+	FooterMissing: "missing footer", GapRecorded: "recorded gap", TornTail: "torn tail", TornSaved: "saved torn tail", UnknownFile: "unknown file",
 }
 
 // String returns the class in words: "damaged batch body".
@@ -56,7 +57,7 @@ func (c Class) String() string {
 
 // Damage reports whether the class means that the device, or a hand, changed
 // what was written. The others are left by crashes.
-func (c Class) Damage() bool { return c < GapRecorded }
+func (c Class) Damage() bool { return c < FooterMissing }
 
 // Problem is one thing that is wrong, exactly.
 type Problem struct {

@@ -161,6 +161,12 @@ func (r *recovery) load() error {
 		if r.last.id != l.id {
 			return corrupted("durable record", "%s holds the log %s", l.dir, r.last.id)
 		}
+		if r.last.epoch == 0 && !r.readOnly {
+			// Created, but never opened: perhaps the creation failed.
+			if err := r.syncEntries(); err != nil {
+				return err
+			}
+		}
 		r.point = r.last.durable
 		for len(r.bases) > 0 && r.bases[0] < r.last.start {
 			// Retired before the last stop. If it cannot be deleted now, then
@@ -210,6 +216,14 @@ func (r *recovery) create() error {
 	}
 	l.dur = d
 	return r.fs.SyncDir(filepath.Dir(l.dir))
+}
+
+// syncEntries makes the entries of the log's directory durable, and its own.
+func (r *recovery) syncEntries() error {
+	if err := r.fs.SyncDir(r.l.dir); err != nil {
+		return err
+	}
+	return r.fs.SyncDir(filepath.Dir(r.l.dir))
 }
 
 // plan walks through the segments in order. again: it dropped or cut some, and

@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/portask/portask/broker/internal/vfs"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/storage"
 )
@@ -43,9 +44,10 @@ func (l *Log) Retain(p storage.Retention, now int64, below message.Offset) (int6
 		start = l.segs[n].base
 	}
 	var newest *segment // has the newest snapshot, and goes
-	for _, s := range l.segs[:n] {
+	at := 0
+	for i, s := range l.segs[:n] {
 		if s.snapAt >= 0 && s.snapAt == l.snapSynced {
-			newest = s
+			newest, at = s, i
 		}
 	}
 	l.mu.Unlock()
@@ -59,11 +61,14 @@ func (l *Log) Retain(p storage.Retention, now int64, below message.Offset) (int6
 			l.mu.Unlock()
 			return 0, nil
 		}
+		if vfs.IsNoSpace(err) && at > 0 {
+			// Delete what can be deleted without.
+			n, start, err = at, newest.base, nil
+		}
 		if err != nil {
 			return 0, failure(op, err)
 		}
 	}
-
 	// The durable end in the record is the last one that was synced, not the
 	// end of what was written.
 	r := l.dur.newest()

@@ -102,11 +102,7 @@ func (l *Log) keepSnapshot(s *segment) error {
 	if err != nil {
 		return err
 	}
-	b := appendSnapshot(nil, below, data)
-	return replaceFile(l.eng.fs, filepath.Join(l.dir, snapshotName), func(f vfs.File) error {
-		_, err := f.WriteAt(b, 0)
-		return err
-	})
+	return l.eng.replace(filepath.Join(l.dir, snapshotName), appendSnapshot(nil, below, data))
 }
 
 // replay gives the partition its state back: the newest snapshot, and the

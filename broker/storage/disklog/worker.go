@@ -102,10 +102,10 @@ func (w *worker) step() bool {
 		w.mu.Unlock()
 		s, err := w.makeSpare(size)
 		w.mu.Lock()
-		if err != nil {
-			w.eng.warn("make spare segment", filepath.Join(w.eng.dir, spareDir), err)
+		w.eng.warn("make spare segment", filepath.Join(w.eng.dir, spareDir), err)
+		if s == nil {
 			w.wanted = 0 // until someone asks again
-		} else if s != nil {
+		} else {
 			w.free = append(w.free, s)
 		}
 	default:
@@ -207,11 +207,12 @@ func (w *worker) close() {
 	w.free = nil
 }
 
-// makeSpare writes a segment of zeros. It returns nil if that was interrupted.
+// makeSpare writes a segment of zeros. It returns nil if the engine closes, or
+// if the disk is low: what is left is for batches.
 func (w *worker) makeSpare(size int64) (*spare, error) {
 	e := w.eng
 	if free, _, low, err := e.space(); err != nil || low || free < 2*size {
-		return nil, err // what is left is for batches
+		return nil, err
 	}
 	h := header{flags: flagZeroed, seed: e.opts.newSeed()}
 	path := filepath.Join(e.dir, spareDir, spareName(h.seed))
@@ -294,6 +295,9 @@ func (w *worker) retire(s *segment) {
 		e.warn("recycle segment", s.path(), err)
 	}
 	e.warn("delete segment", s.path(), e.fs.Remove(s.path()))
+	if e.reserveGone.Load() {
+		e.reserve()
+	}
 }
 
 // recycle makes the segment at path a spare of the given size, to which it is
