@@ -1,7 +1,9 @@
 package server
 
 import (
+	"math"
 	"sync"
+	"sync/atomic"
 
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
@@ -16,6 +18,9 @@ import (
 type offload struct {
 	jobs chan func()
 	wg   sync.WaitGroup
+
+	waiting atomic.Int64 // bytes of requests in jobs
+	unsent  atomic.Int64 // bytes of long answers that no event loop has sent yet
 }
 
 const (
@@ -23,6 +28,13 @@ const (
 	// offloadQueue bounds the requests that wait; beyond it a request is refused
 	// and may be tried again.
 	offloadQueue = 1024
+	// waitingBytes bounds the memory of the requests that wait, and unsentBytes
+	// that of long answers, but for one of each worker: METADATA is refused then.
+	waitingBytes = 32 << 20
+	unsentBytes  = 32 << 20
+	// longAnswer is the size from which an answer is sent when the connection's
+	// queue is empty, frame by frame, instead of at once.
+	longAnswer = 64 << 10
 )
 
 func newOffload() *offload {
@@ -42,24 +54,58 @@ func (o *offload) close() {
 	o.wg.Wait()
 }
 
-// async runs f elsewhere and its result on the loop. An error is answered as
-// the request's.
+// take adds n bytes to a counter, or refuses them.
+func take(held *atomic.Int64, n int, limit int64, what string) error {
+	if all := held.Add(int64(n)); all > limit {
+		held.Add(-int64(n))
+		return fault.New(fault.ResourceExhausted, "session").WithField("requests").WithDetail("too many %s in memory", what).WithLimit(all, limit)
+	}
+	return nil
+}
+
+// async runs f elsewhere and its result on the loop, which is to call answered
+// when the answer is sent. An error is answered as the request's. A connection
+// with many such requests is not read until some are answered.
 func (l *loop) async(c evloop.Conn, h wire.Header, f func() (func(*loop), error)) error {
+	o, size := l.srv.offload, h.FrameBytes()
+	if err := take(&o.waiting, size, waitingBytes, "requests"); err != nil {
+		return err
+	}
 	select {
-	case l.srv.offload.jobs <- func() {
+	case o.jobs <- func() {
 		then, err := f()
+		o.waiting.Add(-int64(size))
 		l.call(func(l *loop) {
 			if err != nil {
 				l.fail(c, h, err)
+				l.answered(c, 1)
 			} else {
 				then(l)
 			}
 		})
 	}:
+		u := l.ev.User(c)
+		if u[wordState] += oneRequest; u[wordState]&requestsMask >= requestsPerConn*oneRequest {
+			l.ev.Pause(c)
+		}
 		return nil
 	default:
+		o.waiting.Add(-int64(size))
 		return fault.New(fault.ResourceExhausted, "session").WithField("requests").WithDetail("too many requests wait").
 			WithLimit(offloadQueue+1, offloadQueue)
+	}
+}
+
+// answered says that n requests of async are done with.
+func (l *loop) answered(c evloop.Conn, n uint32) {
+	u := l.ev.User(c)
+	if u == nil {
+		return
+	}
+	before := u[wordState] & requestsMask
+	u[wordState] -= n * oneRequest
+	if before >= requestsPerConn*oneRequest && before-n*oneRequest < requestsPerConn*oneRequest {
+		l.ev.Resume(c)
 	}
 }
 
@@ -69,7 +115,7 @@ func (l *loop) admin(c evloop.Conn, h wire.Header, payload []byte) error {
 	if err != nil {
 		return err
 	}
-	max := int(l.ev.User(c)[wordFrame]) << 10
+	max := maxFrame(l.ev.User(c))
 	return l.async(c, h, func() (func(*loop), error) {
 		ps, err := answer()
 		if err != nil {
@@ -77,6 +123,7 @@ func (l *loop) admin(c evloop.Conn, h wire.Header, payload []byte) error {
 		}
 		out := wire.Header{Opcode: h.Opcode.Response(), Correlation: h.Correlation}
 		var frames [][]byte
+		total := 0
 		for i, p := range ps {
 			if out.Flags = 0; i < len(ps)-1 {
 				out.Flags = wire.FlagMore
@@ -86,15 +133,72 @@ func (l *loop) admin(c evloop.Conn, h wire.Header, payload []byte) error {
 				return nil, fault.New(fault.TooLarge, "answer").WithField("frame").WithLimit(int64(len(b)), int64(max))
 			}
 			frames = append(frames, b)
+			total += len(b)
 		}
-		return func(l *loop) {
-			for _, b := range frames {
-				if l.ev.Send(c, b) != nil {
-					return
+		if total < longAnswer {
+			return func(l *loop) {
+				for _, b := range frames {
+					_ = l.ev.Send(c, b) // a connection that cannot take it ends
 				}
-			}
-		}, nil
+				l.answered(c, 1)
+			}, nil
+		}
+		limit := int64(unsentBytes)
+		if h.Opcode != wire.OpMetadata {
+			limit = math.MaxInt64 // what was done is not called refused
+		}
+		if err := take(&l.srv.offload.unsent, total, limit, "answers"); err != nil {
+			return nil, err
+		}
+		return func(l *loop) { l.sendLong(c, frames) }, nil
 	})
+}
+
+// longAnswers are frames for one connection that wait for its queue to empty.
+type longAnswers struct {
+	conn   evloop.Conn
+	frames [][]byte
+	count  uint32 // answers
+	since  int64  // when a frame was sent last, ms
+}
+
+// sendLong sends frames that together are more than a queue holds: the next one
+// when the one before is with the kernel.
+func (l *loop) sendLong(c evloop.Conn, frames [][]byte) {
+	if l.ev.User(c) == nil { // closed meanwhile
+		l.forgetLong(&longAnswers{frames: frames})
+		return
+	}
+	a := l.long[c.Index]
+	if a == nil {
+		a = &longAnswers{conn: c, since: l.now()}
+		l.long[c.Index] = a
+		l.ev.WantTick(tickEvery)
+	}
+	a.frames = append(a.frames, frames...)
+	a.count++
+	l.pushLong(a)
+}
+
+func (l *loop) pushLong(a *longAnswers) {
+	for len(a.frames) > 0 {
+		if l.half[a.conn.Index] != nil || l.ev.Queued(a.conn) > 0 {
+			l.ev.WantWritable(a.conn)
+			return
+		}
+		b := a.frames[0]
+		a.frames, a.since = a.frames[1:], l.now()
+		l.srv.offload.unsent.Add(-int64(len(b)))
+		_ = l.ev.Send(a.conn, b) // a connection that cannot take it ends, and Closed forgets the rest
+	}
+	delete(l.long, a.conn.Index)
+	l.answered(a.conn, a.count)
+}
+
+func (l *loop) forgetLong(a *longAnswers) {
+	for _, b := range a.frames {
+		l.srv.offload.unsent.Add(-int64(len(b)))
+	}
 }
 
 // request parses a request on the loop and returns what answers it elsewhere.

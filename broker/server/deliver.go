@@ -26,6 +26,7 @@ type delivery struct {
 	slices []partition.Slice // what is left, not retained; either slices or runs
 	runs   []storage.Run     // what is left, leased
 	skip   int               // bytes of the first slice or run that were sent
+	held   bool              // a part of the frame was sent
 }
 
 // weakMax bounds the slices that a blocked frame keeps; with more of them (tiny
@@ -106,6 +107,7 @@ func (l *loop) fromTail(i uint32, s *subscription, p *partition.Partition, slice
 		return
 	}
 	d := l.newDelivery(i, s, p, end)
+	l.hold(d)
 	if n < len(head) {
 		d.head = append(d.head, head[n:]...)
 		n = 0
@@ -140,7 +142,7 @@ func (l *loop) frameHead(i uint32, s *subscription, p *partition.Partition, byte
 // batch that is larger than the connection's maximum, half of which s.max is at
 // most.
 func (l *loop) fits(s *subscription, frame int) error {
-	max := int(l.ev.User(s.connection())[wordFrame]) << 10
+	max := maxFrame(l.ev.User(s.connection()))
 	if frame <= max {
 		return nil
 	}
@@ -193,9 +195,17 @@ func (l *loop) newDelivery(i uint32, s *subscription, p *partition.Partition, en
 	}
 	d.conn, d.sub, d.handle, d.part, d.end, d.since = s.connection(), i, handleOf(i, s.use), p, end, l.now()
 	l.half[s.conn] = d
-	l.ev.Hold(d.conn)
 	l.ev.WantTick(tickEvery)
 	return d
+}
+
+// hold keeps the connection's queue back from now on: a part of d's frame is
+// out. Before that the queue goes first; what waits in it was sent earlier.
+func (l *loop) hold(d *delivery) {
+	if !d.held {
+		d.held = true
+		l.ev.Hold(d.conn)
+	}
 }
 
 // spareMax bounds the delivery records kept for reuse.
@@ -265,6 +275,12 @@ func (l *loop) writable(c evloop.Conn) {
 	for i := u[wordSubs]; i != 0; i = l.subs.at(i).connNext {
 		l.enqueue(i, l.subs.at(i)) // those behind last are in the list already
 	}
+	if a := l.long[c.Index]; a != nil {
+		l.pushLong(a)
+		if len(l.ready) > 0 {
+			l.ev.Wake() // this may be after the turn's end
+		}
+	}
 }
 
 // push writes what it can of d and reports whether the frame is complete, and
@@ -281,6 +297,9 @@ func (l *loop) push(d *delivery) (i uint32, done bool) {
 		}
 		if len(d.head) == 0 && len(d.slices) == 0 && len(d.runs) == 0 {
 			break
+		}
+		if sent > 0 {
+			l.hold(d)
 		}
 		if blocked || sent == 0 {
 			return 0, false

@@ -90,7 +90,7 @@ func TestCreditIsPerSubscription(t *testing.T) {
 		}
 		p.drain()
 		for h, part := range r.parts {
-			r.credit(h, 1<<20)
+			r.grant(h, 1<<20)
 			r.until(r.got + 50)
 			if r.at[part] != 50 {
 				t.Fatalf("partition %d is at %d", part, r.at[part])
@@ -185,7 +185,7 @@ func TestConsumerFallsBehindAndCatchesUp(t *testing.T) {
 		if before.Delivers != 1 || before.HistoryReads != 0 {
 			t.Fatalf("served beyond its credit: %+v", before.Counters)
 		}
-		r.credit(h, 1<<40)
+		r.grant(h, 1<<40)
 		r.keep = true
 		r.until(batches * messages)
 		behind := b.Stats()
@@ -225,7 +225,7 @@ func TestSubscriptionsOfAConnectionTakeTurns(t *testing.T) {
 			r.parts[h], r.at[part], r.keep = part, 0, true
 		}
 		for h := range r.parts {
-			r.credit(h, 1<<40)
+			r.grant(h, 1<<40)
 		}
 		for r.got < 3*batches*messages {
 			r.deliver()
@@ -258,7 +258,7 @@ func TestBatchLargerThanTheConsumersFrame(t *testing.T) {
 			if e.Bits != fault.BitClosesHandle || e.Limit != wire.MinMaxFrame || e.Value < 3<<20-3000 {
 				t.Fatalf("%+v", e)
 			}
-			k.credit(h, 1) // crossed with the end
+			k.grant(h, 1) // crossed with the end
 			k.ping()
 			corr := k.ask(0, wire.OpFetch, &wire.Fetch{Topic: "t"})
 			k.refused(corr, fault.TooLarge, "max_frame")

@@ -376,7 +376,7 @@ func (p *peer) subscribe(m wire.Subscribe) (uint32, wire.SubscribeOK) {
 	return h.Handle, ok
 }
 
-func (p *peer) credit(handle uint32, n uint64) {
+func (p *peer) grant(handle uint32, n uint64) {
 	p.Helper()
 	p.out = wire.AppendFrame(p.out[:0], wire.Header{Opcode: wire.OpCredit, Handle: handle}, &wire.Credit{Bytes: n})
 	p.write(p.out)

@@ -201,7 +201,7 @@ func (r *reader) follow(topic string, parts uint32, start wire.StartKind, credit
 		r.parts[h], r.at[i] = i, ok.Start
 	}
 	for h := range r.parts {
-		r.credit(h, credit)
+		r.grant(h, credit)
 	}
 }
 
@@ -227,7 +227,7 @@ func (r *reader) delivered(h wire.Header, b []byte) {
 		r.check(p, m.Value)
 	})
 	if !r.keep {
-		r.credit(h.Handle, uint64(h.FrameBytes()))
+		r.grant(h.Handle, uint64(h.FrameBytes()))
 	}
 }
 

@@ -27,6 +27,10 @@ type output interface {
 	Close(c evloop.Conn, reason error)
 	CloseAfterFlush(c evloop.Conn, reason error)
 	WantTick(d time.Duration)
+	Pause(c evloop.Conn)
+	Resume(c evloop.Conn)
+	WantWritable(c evloop.Conn)
+	Queued(c evloop.Conn) int
 	Each(f func(evloop.Conn))
 }
 
@@ -44,10 +48,11 @@ type loop struct {
 	subs     slab[subscription]
 	byPart   []partSubs // by partition Num
 	flushes  []*partition.Partition
-	ready    []uint32              // subscriptions to serve this turn
-	half     map[uint32]*delivery  // by connection index: a frame that is half written
-	fetches  map[uint32]*fetchWait // by subscription index
-	ahead    map[uint32]*jobResult // by subscription index: history read ahead of its turn
+	ready    []uint32                // subscriptions to serve this turn
+	half     map[uint32]*delivery    // by connection index: a frame that is half written
+	fetches  map[uint32]*fetchWait   // by subscription index
+	ahead    map[uint32]*jobResult   // by subscription index: history read ahead of its turn
+	long     map[uint32]*longAnswers // by connection index
 	drain    bool
 	drainEnd int64
 
@@ -82,7 +87,7 @@ const deliverBatches = 256
 func newLoop(s *Server, id int) *loop {
 	return &loop{
 		srv: s, id: id, box: mailbox{queued: map[uint32]struct{}{}},
-		half: map[uint32]*delivery{}, fetches: map[uint32]*fetchWait{}, ahead: map[uint32]*jobResult{},
+		half: map[uint32]*delivery{}, fetches: map[uint32]*fetchWait{}, ahead: map[uint32]*jobResult{}, long: map[uint32]*longAnswers{},
 		slices: make([]partition.Slice, 0, deliverBatches), iov: make([][]byte, 0, deliverBatches+1),
 	}
 }
@@ -209,6 +214,11 @@ func (l *loop) tick(int64) {
 			l.ev.Close(d.conn, errSlow(l.srv.opts.SlowConsumer))
 		}
 	}
+	for _, a := range l.long {
+		if now-a.since > l.srv.opts.SlowConsumer.Milliseconds() {
+			l.ev.Close(a.conn, errSlow(l.srv.opts.SlowConsumer))
+		}
+	}
 	for i, f := range l.fetches {
 		if now >= f.deadline {
 			l.fetchEnd(i, l.subs.at(i))
@@ -220,7 +230,7 @@ func (l *loop) tick(int64) {
 		}
 		l.ev.WantTick(tickEvery)
 	}
-	if len(l.half) > 0 || len(l.fetches) > 0 {
+	if len(l.half) > 0 || len(l.long) > 0 || len(l.fetches) > 0 {
 		l.ev.WantTick(tickEvery)
 	}
 }

@@ -25,6 +25,7 @@ type producer struct {
 	conn     uint32
 	gen      uint32
 	next     uint32 // in the connection's list
+	prev     uint32
 	topic    *topic.Topic
 	level    message.AckLevel
 	use      uint8
@@ -48,18 +49,25 @@ type waiter struct {
 	want int64
 }
 
+// waitingMax bounds the line: whoever leaves it is looked for from its start.
+const waitingMax = 4096
+
 // take grants up to want: all of it while there is plenty, an eighth of what is
 // left when there is not, nothing below grantMin. A producer that gets nothing
-// waits in line.
-func (b *budget) take(want int64, w waiter) int64 {
+// waits in line; if that is full too, the error is fault.ResourceExhausted.
+func (b *budget) take(want int64, w waiter) (int64, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if g := b.grant(want); g > 0 {
-		return g
+		return g, nil
+	}
+	if n := len(b.waiting) + 1; n > waitingMax {
+		return 0, fault.New(fault.ResourceExhausted, "open producer").WithField("producers").
+			WithDetail("waiting for credit").WithLimit(int64(n), waitingMax)
 	}
 	w.want = want
 	b.waiting = append(b.waiting, w)
-	return 0
+	return 0, nil
 }
 
 func (b *budget) grant(want int64) int64 {
@@ -143,17 +151,6 @@ func (l *loop) openProducer(c evloop.Conn, u *[4]uint32, h wire.Header, payload 
 	if l.drain {
 		return fault.New(fault.ShuttingDown, "open producer")
 	}
-	i := l.prods.get()
-	if i > handlesMax {
-		l.prods.put(i)
-		return fault.New(fault.ResourceExhausted, "open producer").WithField("producers").WithLimit(int64(i), handlesMax)
-	}
-	p := l.prods.at(i)
-	l.useCount++
-	*p = producer{conn: c.Index, gen: c.Gen, next: u[wordProducers], topic: t, level: m.Ack, use: l.useCount}
-	u[wordProducers] = i
-	handle := handleOf(i, p.use)
-
 	id, epoch := m.ProducerID, m.ProducerEpoch
 	if !m.Idempotent {
 		id, epoch = 0, 0
@@ -162,12 +159,33 @@ func (l *loop) openProducer(c evloop.Conn, u *[4]uint32, h wire.Header, payload 
 			return err
 		}
 	}
+	if err := takeHandle(u, "open producer"); err != nil {
+		return err
+	}
+	i := l.prods.get()
+	if i > handlesMax {
+		l.prods.put(i)
+		u[wordState] -= oneHandle
+		return fault.New(fault.ResourceExhausted, "open producer").WithField("producers").WithLimit(int64(i), handlesMax)
+	}
+	p := l.prods.at(i)
+	l.useCount++
+	*p = producer{conn: c.Index, gen: c.Gen, next: u[wordProducers], topic: t, level: m.Ack, use: l.useCount}
+	if p.next != 0 {
+		l.prods.at(p.next).prev = i
+	}
+	u[wordProducers] = i
+	handle := handleOf(i, p.use)
+
 	want := int64(m.CreditWanted)
 	if want == 0 || want > l.srv.opts.ProducerBytes {
 		want = l.srv.opts.ProducerBytes
 	}
 	want = max(want, grantMin)
-	p.grant = l.srv.budget.take(want, waiter{l: l, conn: c, h: handle})
+	if p.grant, err = l.srv.budget.take(want, waiter{l: l, conn: c, h: handle}); err != nil {
+		l.removeProducer(u, i, p)
+		return err
+	}
 	p.credit = p.grant
 	reason := wire.CreditNormal
 	if p.grant == 0 {
@@ -201,16 +219,25 @@ func (l *loop) closeProducer(c evloop.Conn, u *[4]uint32, h wire.Header, payload
 	if p == nil {
 		return errHandle("close producer", h.Handle)
 	}
-	for at := &u[wordProducers]; *at != 0; at = &l.prods.at(*at).next {
-		if *at == i {
-			*at = p.next
-			break
-		}
-	}
-	l.dropProducer(i, p)
+	l.removeProducer(u, i, p)
 	return l.send(c, wire.Header{Opcode: wire.OpCloseProducer.Response(), Correlation: h.Correlation, Handle: h.Handle}, &wire.Empty{})
 }
 
+// removeProducer drops a producer of a live connection.
+func (l *loop) removeProducer(u *[4]uint32, i uint32, p *producer) {
+	u[wordState] -= oneHandle
+	if p.prev == 0 {
+		u[wordProducers] = p.next
+	} else {
+		l.prods.at(p.prev).next = p.next
+	}
+	if p.next != 0 {
+		l.prods.at(p.next).prev = p.prev
+	}
+	l.dropProducer(i, p)
+}
+
+// dropProducer frees a producer; the connection's list is the caller's.
 func (l *loop) dropProducer(i uint32, p *producer) {
 	if p.grant > 0 {
 		l.srv.budget.give(p.grant)

@@ -34,6 +34,7 @@ type rig struct {
 	next   uint32
 	corr   uint32
 	wished bool
+	want   map[evloop.Conn]bool // WantWritable
 }
 
 func newRig(t *testing.T, o Options) *rig {
@@ -51,7 +52,7 @@ func newRig(t *testing.T, o Options) *rig {
 	}
 	r := &rig{t: t, s: s, l: s.loops[0], pool: mempool.NewPool(mempool.Options{}), wake: make(chan struct{}, 1),
 		users: map[evloop.Conn]*[4]uint32{}, out: map[evloop.Conn][]byte{}, queue: map[evloop.Conn][]byte{},
-		held: map[evloop.Conn]bool{}, room: map[evloop.Conn]int{}, ended: map[evloop.Conn]error{}}
+		held: map[evloop.Conn]bool{}, room: map[evloop.Conn]int{}, ended: map[evloop.Conn]error{}, want: map[evloop.Conn]bool{}}
 	r.l.ev = r
 	t.Cleanup(func() {
 		for c := range r.users {
@@ -148,6 +149,10 @@ func (r *rig) Established(evloop.Conn)                  {}
 func (r *rig) Close(c evloop.Conn, err error)           { r.end(c, err) }
 func (r *rig) CloseAfterFlush(c evloop.Conn, err error) { r.flush(c); r.end(c, err) }
 func (r *rig) WantTick(time.Duration)                   { r.wished = true }
+func (r *rig) Pause(evloop.Conn)                        {}
+func (r *rig) Resume(evloop.Conn)                       {}
+func (r *rig) WantWritable(c evloop.Conn)               { r.want[c] = true }
+func (r *rig) Queued(c evloop.Conn) int                 { return len(r.queue[c]) }
 func (r *rig) Each(f func(evloop.Conn)) {
 	for c := range r.users {
 		f(c)
@@ -219,7 +224,10 @@ func (r *rig) request(c evloop.Conn, handle uint32, op wire.Opcode, p wire.Paylo
 func (r *rig) turn() {
 	r.l.turnEnd()
 	for c := range r.users {
-		r.flush(c)
+		for r.flush(c) && r.want[c] {
+			delete(r.want, c)
+			r.l.writable(c)
+		}
 	}
 }
 

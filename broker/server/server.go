@@ -109,11 +109,13 @@ func (s *Server) listen() error {
 	}
 	// Received batches live in chunks: what is being received or waits for the
 	// log (bounded by the producers' credit), and the tail that is kept.
-	s.pool = mempool.NewPool(mempool.Options{KeepBytes: o.TailBytes, MaxBytes: o.TailBytes + int(o.ProduceBytes) + o.Loops*(16<<20)})
+	// Half of it may be in frames that are not whole yet.
+	partial := max(8<<20, int(o.ProduceBytes)/(2*o.Loops))
+	s.pool = mempool.NewPool(mempool.Options{KeepBytes: o.TailBytes, MaxBytes: o.TailBytes + int(o.ProduceBytes) + o.Loops*(24<<20)})
 	eo := evloop.Options{
 		Loops: o.Loops, Handler: func(i int) evloop.Handler { return handler{s.loops[i]} }, Pool: s.pool, Engine: o.EventEngine,
 		ReadBytes: o.ReceiveBytes, MaxConns: o.MaxConns, PreTimeout: wire.PreAuthTimeout,
-		UnitMaxBytes: wire.DefaultMaxFrame + 4,
+		UnitMaxBytes: wire.DefaultMaxFrame + 4, InBudgetBytes: partial,
 	}
 	if o.tune != nil {
 		o.tune(&eo)

@@ -13,10 +13,10 @@ import (
 // A session is four words in the connection's record (evloop.User); an idle
 // connection owns nothing else here but its producers and subscriptions.
 //
-//	word 0  state: 0 preface, 1 HELLO, 2 open | closing << 2
+//	word 0  state: 0 preface, 1 HELLO, 2 open | requests elsewhere << 2 | open handles << 8
 //	word 1  first producer of its list, 0 = none
 //	word 2  first subscription of its list, 0 = none
-//	word 3  largest frame it takes, in KiB
+//	word 3  largest frame it takes, in KiB | waiting fetches << 16
 const (
 	wordState = iota
 	wordProducers
@@ -28,9 +28,39 @@ const (
 	statePreface = iota
 	stateHello
 	stateOpen
-	stateMask    = 3
-	stateClosing = 4 // an error that closes was sent; what still arrives is not looked at
+	stateMask = 3
 )
+
+const (
+	oneRequest   = 1 << 2 // in wordState
+	requestsMask = 63 << 2
+	// requestsPerConn is how many requests of a connection may be under way on
+	// other goroutines, or answered and not read: it is not read beyond.
+	requestsPerConn = 16
+
+	oneHandle = 1 << 8  // in wordState
+	oneFetch  = 1 << 16 // in wordFrame
+	frameMask = oneFetch - 1
+
+	// handlesPerConn bounds the producers, subscriptions and waiting fetches of a
+	// connection: a subscription to every partition a broker can have, twice.
+	handlesPerConn = 1 << 15
+	// fetchesPerConn bounds the fetches among them: each tick looks at all.
+	fetchesPerConn = 256
+)
+
+// takeHandle counts a new handle of the connection.
+func takeHandle(u *[4]uint32, op string) error {
+	if n := int64(u[wordState]/oneHandle) + 1; n > handlesPerConn {
+		return fault.New(fault.ResourceExhausted, op).WithField("handles").
+			WithDetail("of one connection").WithLimit(n, handlesPerConn)
+	}
+	u[wordState] += oneHandle
+	return nil
+}
+
+// maxFrame is the largest frame that the peer takes, in bytes.
+func maxFrame(u *[4]uint32) int { return int(u[wordFrame]&frameMask) << 10 }
 
 func (l *loop) opened(c evloop.Conn) {
 	l.stats.opened++
@@ -225,6 +255,10 @@ func (l *loop) closed(c evloop.Conn, reason error) {
 			l.dropSub(i, s)
 			i = next
 		}
+	}
+	if a := l.long[c.Index]; a != nil {
+		delete(l.long, c.Index)
+		l.forgetLong(a)
 	}
 	if d := l.half[c.Index]; d != nil {
 		delete(l.half, c.Index)

@@ -452,3 +452,40 @@ func TestClosedConnectionsLeaveNothing(t *testing.T) {
 		t.Fatal("the loop still asks for news")
 	}
 }
+
+// A frame read from the log that meets a full socket waits behind what was
+// queued before it, here the answer to the very SUBSCRIBE that asked for it.
+func TestDeliveryWaitsBehindItsSubscribeAnswer(t *testing.T) {
+	r := newRig(t, Options{})
+	r.topic("t", 1, message.AckAccepted)
+	p, k := r.open(), r.open()
+	h, _ := r.producer(p, "t", message.AckAccepted, false)
+	r.produce(p, h, 0, batchOf(t, message.Producer{}, "a", 2))
+	var ack wire.ProduceOK
+	r.answer(p, wire.OpProduce.Response(), &ack)
+	for range 64 {
+		r.pool.Retire(r.pool.Get(1 << 20)) // the batch is in the log only
+	}
+	r.room[k] = 0
+	r.request(k, 0, wire.OpSubscribe, &wire.Subscribe{Topic: "t", Credit: 1 << 20})
+	for len(r.l.half) == 0 {
+		r.turn()
+		if len(r.l.half) == 0 {
+			<-r.wake
+		}
+	}
+	for len(r.l.half) > 0 {
+		r.room[k] = 5
+		if !r.held[k] {
+			r.flush(k)
+		}
+		r.l.writable(k)
+		r.turn()
+	}
+	delete(r.room, k)
+	var ok wire.SubscribeOK
+	r.answer(k, wire.OpSubscribe.Response(), &ok)
+	if d := r.deliver(k, wire.OpDeliver); !slices.Equal(d.values, []string{"a-0", "a-1"}) {
+		t.Fatalf("delivered %v", d.values)
+	}
+}

@@ -11,7 +11,7 @@ import (
 )
 
 // subscription is one reader of one partition: a cursor and credit, no bytes.
-// 64 bytes without pointers. It is in two lists, its connection's and its
+// 56 bytes without pointers. It is in two lists, its connection's and its
 // partition's.
 type subscription struct {
 	cursor   int64 // next offset to deliver
@@ -20,6 +20,7 @@ type subscription struct {
 	gen      uint32
 	part     uint32 // partition Num
 	connNext uint32
+	connPrev uint32
 	partNext uint32
 	partPrev uint32
 	max      uint32 // bytes of batches in one frame
@@ -81,6 +82,7 @@ func (l *loop) subscribeAt(c evloop.Conn, h wire.Header, p *partition.Partition,
 			if err := l.subscribed(c, h, p, &m, off); err != nil {
 				l.fail(c, h, err)
 			}
+			l.answered(c, 1)
 		}, err
 	})
 }
@@ -92,7 +94,7 @@ func (l *loop) subscribed(c evloop.Conn, h wire.Header, p *partition.Partition, 
 		return err
 	}
 	s.credit = int64(m.Credit)
-	s.max = clampDeliver(m.MaxDeliverBytes, l.srv.opts.DeliverBytes, l.ev.User(c)[wordFrame])
+	s.max = clampDeliver(m.MaxDeliverBytes, l.srv.opts.DeliverBytes, maxFrame(l.ev.User(c)))
 	mk := p.Marks()
 	l.msg.subOK = wire.SubscribeOK{Start: off, LogStart: mk.Start, HWM: mk.Visible, LogEnd: mk.Written}
 	_ = l.send(c, wire.Header{Opcode: wire.OpSubscribe.Response(), Correlation: h.Correlation, Handle: handleOf(i, s.use)}, &l.msg.subOK)
@@ -101,9 +103,9 @@ func (l *loop) subscribed(c evloop.Conn, h wire.Header, p *partition.Partition, 
 }
 
 // clampDeliver bounds the batches of a frame by what the subscriber asked for,
-// the broker's setting, and half of the largest frame the peer takes (KiB).
-func clampDeliver(wanted uint32, mine int, frameKiB uint32) uint32 {
-	n := min(uint32(mine), frameKiB<<10/2)
+// the broker's setting, and half of the largest frame the peer takes.
+func clampDeliver(wanted uint32, mine, frame int) uint32 {
+	n := uint32(min(mine, frame/2))
 	if wanted != 0 {
 		n = min(n, wanted)
 	}
@@ -116,15 +118,22 @@ func (l *loop) addSub(c evloop.Conn, p *partition.Partition, off message.Offset)
 	if u == nil {
 		return 0, nil, nil
 	}
+	if err := takeHandle(u, "subscribe"); err != nil {
+		return 0, nil, err
+	}
 	i := l.subs.get()
 	if i > handlesMax {
 		l.subs.put(i)
+		u[wordState] -= oneHandle
 		return 0, nil, fault.New(fault.ResourceExhausted, "subscribe").WithField("subscriptions").WithLimit(int64(i), handlesMax)
 	}
 	s := l.subs.at(i)
 	l.useCount++
 	slot := l.partSlot(p.Num())
 	*s = subscription{cursor: int64(off), conn: c.Index, gen: c.Gen, part: p.Num(), connNext: u[wordSubs], partNext: slot.first, use: l.useCount, flags: subOpen}
+	if next := u[wordSubs]; next != 0 {
+		l.subs.at(next).connPrev = i
+	}
 	u[wordSubs] = i
 	if slot.first != 0 {
 		l.subs.at(slot.first).partPrev = i
@@ -158,6 +167,10 @@ func (l *loop) dropSub(i uint32, s *subscription) {
 	if s.flags&subFetch != 0 {
 		delete(l.fetches, i)
 	}
+	if d := l.half[s.conn]; d != nil && d.sub == i && !d.held {
+		delete(l.half, s.conn) // nothing of its frame is out: it must not come behind the answer that ends it
+		l.recycle(d)
+	}
 	if r := l.ahead[i]; r != nil {
 		delete(l.ahead, i)
 		releaseRuns(r.runs)
@@ -169,12 +182,19 @@ func (l *loop) dropSub(i uint32, s *subscription) {
 // removeSub drops a subscription of a live connection.
 func (l *loop) removeSub(i uint32, s *subscription) {
 	if u := l.ev.User(s.connection()); u != nil {
-		for at := &u[wordSubs]; *at != 0; at = &l.subs.at(*at).connNext {
-			if *at == i {
-				*at = s.connNext
-				break
-			}
+		u[wordState] -= oneHandle
+		if s.flags&subFetch != 0 {
+			u[wordFrame] -= oneFetch
 		}
+		if s.connPrev == 0 {
+			u[wordSubs] = s.connNext
+		}
+	}
+	if s.connPrev != 0 {
+		l.subs.at(s.connPrev).connNext = s.connNext
+	}
+	if s.connNext != 0 {
+		l.subs.at(s.connNext).connPrev = s.connPrev
 	}
 	l.dropSub(i, s)
 }
@@ -209,7 +229,7 @@ func (l *loop) credit(c evloop.Conn, h wire.Header, payload []byte) error {
 
 // fetch is a subscription that gets one frame, as the answer to its request, or
 // an empty one when the wait is over.
-func (l *loop) fetch(c evloop.Conn, _ *[4]uint32, h wire.Header, payload []byte) error {
+func (l *loop) fetch(c evloop.Conn, u *[4]uint32, h wire.Header, payload []byte) error {
 	var m wire.Fetch
 	if err := m.Parse(payload); err != nil {
 		return err
@@ -222,13 +242,18 @@ func (l *loop) fetch(c evloop.Conn, _ *[4]uint32, h wire.Header, payload []byte)
 	if err != nil {
 		return err
 	}
+	if n := int64(u[wordFrame]/oneFetch) + 1; n > fetchesPerConn {
+		return fault.New(fault.ResourceExhausted, "fetch").WithField("fetches").
+			WithDetail("waiting on one connection").WithLimit(n, fetchesPerConn)
+	}
 	i, s, err := l.addSub(c, p, off)
 	if err != nil || s == nil {
 		return err
 	}
+	u[wordFrame] += oneFetch
 	s.flags |= subFetch
 	s.credit = 1 // one frame
-	s.max = clampDeliver(m.MaxBytes, l.srv.opts.DeliverBytes, l.ev.User(c)[wordFrame])
+	s.max = clampDeliver(m.MaxBytes, l.srv.opts.DeliverBytes, maxFrame(u))
 	wait := time.Duration(m.MaxWaitMs) * time.Millisecond
 	if m.MinBytes == 0 {
 		wait = 0

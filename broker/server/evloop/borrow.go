@@ -107,19 +107,51 @@ func finishChunk(p *mempool.Pool, ch *mempool.Chunk) {
 	}
 }
 
-// overBudget reports that the loop's borrowed input is at its limit and c is
-// not the one that may exceed it. The first to ask becomes that one, so that a
-// budget full of incomplete units cannot stand still: it keeps the right until
-// its unit is whole, or PartialTimeout ends it.
-func (l *Loop) overBudget(c Conn) bool {
-	if l.inBytes < l.o.InBudgetBytes || l.inOver == c {
+// smallUnit is up to what size a unit may use the reserve, and how much is read
+// at once from a connection that has nothing borrowed while the budget is used
+// up. Large units, or those who pretend to have one, do not get in the way of
+// the small ones.
+const smallUnit = 256 << 10
+
+// withReserve is what may be borrowed in all, for small units.
+func (l *Loop) withReserve() int { return l.o.InBudgetBytes + l.o.InBudgetBytes/2 }
+
+// overBudget reports that the loop's borrowed input is at its limit for a unit
+// of need bytes, 0 if unknown, and c is not the one that may exceed it. The first
+// to ask becomes that one, so that a budget full of incomplete units cannot stand
+// still: it keeps the right until its unit is whole, or a timeout ends it.
+func (l *Loop) overBudget(c Conn, need int) bool {
+	switch {
+	case l.inBytes < l.o.InBudgetBytes || l.inOver == c:
 		return false
-	}
-	if l.inOver == (Conn{}) || l.slab.get(l.inOver) == nil {
+	case need > 0 && need <= smallUnit && l.inBytes < l.withReserve():
+		return false
+	case l.inOver == (Conn{}) || l.slab.get(l.inOver) == nil:
 		l.inOver = c
 		return false
 	}
 	return true
+}
+
+// shed ends connections whose units have been incomplete for PressedTimeout when
+// the reserve is used up, until the budget is not: those who hold the memory are
+// not in a hurry, and others wait for it. While only large units wait they have
+// five times as long.
+func (l *Loop) shed() {
+	left, limit := l.inBytes, l.srv.deadline.pressed
+	if limit == 0 || left < l.o.InBudgetBytes || len(l.starved) == 0 {
+		return
+	}
+	if left < l.withReserve() {
+		limit *= 5
+	}
+	for i := uint32(0); i < l.slab.top && left >= l.o.InBudgetBytes; i++ {
+		r := l.slab.at(i)
+		if r.state == stOpen && r.in != 0 && r.flags&(fPartial|fPaused) == fPartial && uint32(l.now)-r.since >= limit {
+			left -= len(l.ins[r.in-1].ch.B)
+			l.close(Conn{i, r.gen}, r, ErrPartial)
+		}
+	}
 }
 
 // starve leaves the connection unread until memory comes back: its data waits

@@ -109,9 +109,10 @@ type Options struct {
 	// connections are accepted and closed at once, so that the peer knows.
 	MaxConns int
 	// InBudgetBytes bounds the chunks that incomplete units of one loop borrow,
-	// default 8 MiB. Over it, connections are left unread; one at a time may
+	// default 8 MiB. Over it, connections are left unread, except that units of up
+	// to 256 KiB may take half as much again, and one connection at a time may
 	// exceed the budget by its own unit, so that a full budget cannot stand
-	// still.
+	// still. When that reserve is used up too, PressedTimeout holds.
 	InBudgetBytes int
 	// OutBudgetBytes bounds the queued output of one loop, default 8 MiB.
 	OutBudgetBytes int
@@ -126,6 +127,11 @@ type Options struct {
 	// default 30 s. It is not extended by progress: a peer that sends a byte a
 	// second is late all the same.
 	PartialTimeout time.Duration
+	// PressedTimeout bounds it instead while input memory is used up and others
+	// wait for it, so that peers that leave their units incomplete cannot stop
+	// them for longer; default 1 s. Five times that if only units over 256 KiB
+	// have to wait.
+	PressedTimeout time.Duration
 	// PreTimeout bounds the time from accept to Established; default 5 s.
 	PreTimeout time.Duration
 	// CloseTimeout bounds how long CloseAfterFlush waits for the queue to drain
@@ -173,6 +179,7 @@ func (o *Options) fill() error {
 	defInt(&o.OutPerConnBytes, 256<<10)
 	defTime(&o.IdleTimeout, 5*time.Minute)
 	defTime(&o.PartialTimeout, 30*time.Second)
+	defTime(&o.PressedTimeout, time.Second)
 	defTime(&o.PreTimeout, 5*time.Second)
 	defTime(&o.CloseTimeout, 5*time.Second)
 	defTime(&o.KeepAlive, time.Minute)
@@ -202,7 +209,7 @@ var (
 	ErrClosed       = errors.New("evloop: connection closed")       // also: the Conn is stale
 	ErrServerClosed = errors.New("evloop: server closed")           // Close, or Shutdown ran out of time
 	ErrIdle         = errors.New("evloop: idle for too long")       // IdleTimeout, SetIdle
-	ErrPartial      = errors.New("evloop: unit took too long")      // PartialTimeout
+	ErrPartial      = errors.New("evloop: unit took too long")      // PartialTimeout, PressedTimeout
 	ErrPre          = errors.New("evloop: not established in time") // PreTimeout
 	ErrSlow         = errors.New("evloop: slow consumer")           // see SlowError
 	ErrMemory       = errors.New("evloop: out of memory")           // the pool's cap

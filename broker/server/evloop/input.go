@@ -58,15 +58,16 @@ func (l *Loop) input(c Conn, r *record) {
 // readOnce does one read and hands out what became whole. It reports whether
 // there may be more to read now.
 func (l *Loop) readOnce(c Conn, r *record) bool {
-	bounded := l.overBudget(c) // may not borrow more than it has
-	l.tight = bounded
 	if r.in == 0 {
-		if bounded {
+		l.tight = l.overBudget(c, 0)
+		if l.tight && l.inBytes >= l.withReserve() {
 			return l.starve(c, r)
 		}
-		return l.readJoined(c, r, r.inline[:r.inlineN], 0, false)
+		return l.readJoined(c, r, r.inline[:r.inlineN], 0, l.tight)
 	}
 	b := &l.ins[r.in-1]
+	bounded := l.overBudget(c, b.need) // may not borrow more than it has
+	l.tight = bounded
 	if have := b.ch.B[b.off:b.end]; len(have) <= rejoinMax {
 		return l.readJoined(c, r, have, b.need, bounded)
 	}
@@ -74,7 +75,8 @@ func (l *Loop) readOnce(c Conn, r *record) bool {
 }
 
 // readJoined reads into the receive chunk, behind a copy of the bytes had
-// before. If bounded, no more is read than the connection's chunk can hold.
+// before. If bounded, no more is read than the connection's chunk can hold, or a
+// small unit if it has none.
 func (l *Loop) readJoined(c Conn, r *record, have []byte, need int, bounded bool) bool {
 	if !l.ensureRecv(len(have), need) {
 		return l.starve(c, r)
@@ -83,7 +85,10 @@ func (l *Loop) readJoined(c Conn, r *record, have []byte, need int, bounded bool
 	pos := start + copy(l.recv.B[start:], have)
 	room := l.recv.B[pos:]
 	if bounded {
-		free := len(l.ins[r.in-1].ch.B) - len(have)
+		free := smallUnit
+		if r.in != 0 {
+			free = len(l.ins[r.in-1].ch.B) - len(have)
+		}
 		if free == 0 {
 			return l.starve(c, r)
 		}

@@ -270,6 +270,7 @@ func (l *Loop) tick() {
 		l.wantTick = 0
 	}
 	l.scan(passed)
+	l.shed()
 	l.retryStarved()
 	if !l.listening {
 		l.listen(true)

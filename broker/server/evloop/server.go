@@ -21,7 +21,7 @@ type Server struct {
 	std   *stdListener // nil with epoll
 
 	tickBusy int64 // ms, immutable
-	deadline struct{ pre, partial, idle, close uint32 }
+	deadline struct{ pre, partial, pressed, idle, close uint32 }
 
 	lastTrim     atomic.Int64 // Loop.Now of the last Trim of the pool
 	refused      atomic.Uint64
@@ -50,10 +50,10 @@ func New(ln net.Listener, o Options) (*Server, error) {
 	}
 	s := &Server{o: o, start: time.Now(), addr: ln.Addr(), ended: make(chan struct{})}
 	ms := func(d time.Duration) uint32 { return uint32(min(d.Milliseconds(), 1<<31-1)) }
-	s.deadline.pre, s.deadline.partial = ms(o.PreTimeout), ms(o.PartialTimeout)
+	s.deadline.pre, s.deadline.partial, s.deadline.pressed = ms(o.PreTimeout), ms(o.PartialTimeout), ms(o.PressedTimeout)
 	s.deadline.idle, s.deadline.close = ms(o.IdleTimeout), ms(o.CloseTimeout)
 	s.tickBusy = tickBusy
-	for _, t := range []uint32{s.deadline.pre, s.deadline.partial, s.deadline.idle, s.deadline.close} {
+	for _, t := range []uint32{s.deadline.pre, s.deadline.partial, s.deadline.pressed, s.deadline.idle, s.deadline.close} {
 		if t > 0 {
 			s.tickBusy = max(5, min(s.tickBusy, int64(t/4)))
 		}
