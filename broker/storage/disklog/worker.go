@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/portask/portask/broker/internal/vfs"
 	"github.com/portask/portask/broker/message"
@@ -38,8 +39,19 @@ type worker struct {
 	retired []*segment
 	trash   []string
 	closing bool
-	recyc   uint64 // segments recycled; guarded by mu
+	recyc   uint64      // segments recycled; guarded by mu
+	last    time.Time   // of the last recycling; guarded by mu
+	due     time.Time   // zeroing waits until then; guarded by mu
+	timer   *time.Timer // wakes the worker at due; guarded by mu
 }
+
+// A log at its retention gives a segment back soon after it took one. While
+// segments were recycled during the last recyclingRecent, zeroing waits
+// recyclingWait for that to happen: the recycled segment costs nothing.
+const (
+	recyclingRecent = 10 * time.Second
+	recyclingWait   = 50 * time.Millisecond
+)
 
 // zeroPiece is how much is zeroed between looks at the queue and the device.
 const zeroPiece = 1 << 20
@@ -92,7 +104,7 @@ func (w *worker) step() bool {
 		w.mu.Unlock()
 		w.eng.warn("delete log", dir, removeAll(w.eng.fs, dir))
 		w.mu.Lock()
-	case w.wanted > 0 && !w.closing:
+	case w.wanted > 0 && !w.closing && !w.waits():
 		w.makeRoom(w.wanted)
 		if len(w.free) >= enough(w.eng.opts.Spares) {
 			w.wanted = 0
@@ -130,6 +142,25 @@ func (w *worker) kick() {
 	}
 }
 
+// waits reports that zeroing should wait, and sees to it that the worker wakes
+// then; called with mu held.
+func (w *worker) waits() bool {
+	left := time.Until(w.due)
+	if left <= 0 {
+		return false
+	}
+	if w.timer == nil {
+		w.timer = time.AfterFunc(left, func() {
+			w.mu.Lock()
+			w.wake.Signal()
+			w.mu.Unlock()
+		})
+	} else {
+		w.timer.Reset(left)
+	}
+	return true
+}
+
 // want asks for spares of a size.
 func (w *worker) want(size int64) {
 	if w.eng.opts.Spares == 0 {
@@ -148,9 +179,13 @@ func (w *worker) take(size int64) *spare {
 	for i, s := range w.free {
 		if s.size == size {
 			w.free = append(w.free[:i], w.free[i+1:]...)
+			if now := time.Now(); now.Sub(w.last) < recyclingRecent {
+				w.due = now.Add(recyclingWait)
+			}
 			return s
 		}
 	}
+	w.due = time.Time{}
 	return nil
 }
 
@@ -196,6 +231,9 @@ func (w *worker) discard(dir string) {
 func (w *worker) close() {
 	w.mu.Lock()
 	w.closing = true
+	if w.timer != nil {
+		w.timer.Stop()
+	}
 	w.wake.Signal()
 	w.mu.Unlock()
 	<-w.done
@@ -289,6 +327,7 @@ func (w *worker) retire(s *segment) {
 			w.mu.Lock()
 			w.free = append(w.free, sp)
 			w.recyc++
+			w.last = time.Now()
 			w.mu.Unlock()
 			return
 		}
