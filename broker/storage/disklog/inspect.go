@@ -334,16 +334,13 @@ func (in *inspector) behind(r *recovery, o *opened, c *contents, seg Segment, la
 			return err
 		}
 	}
-	if !o.zeroed || cut || len(c.bad) > 0 || len(ft.gaps) > 0 {
-		return nil
+	if !o.zeroed || !o.hasTrailer || cut || len(c.bad) > 0 || len(ft.gaps) > 0 {
+		return nil // without a trailer this is the tail of the log, or a footer
 	}
-	slack := source{f: o.file, size: o.size0}
+	slack := source{f: o.file, size: o.size0 - trailerBytes - int64(o.trailer.footerBytes)}
 	defer slack.done()
-	if o.hasTrailer {
-		slack.size -= trailerBytes + int64(o.trailer.footerBytes)
-	}
 	junk, err := slack.lastNonZero(c.pos)
-	if err == nil && junk > c.pos && (o.hasTrailer || !last) {
+	if err == nil && junk > c.pos {
 		err = in.problem(id, Problem{Class: SegmentSlack, File: o.rel(), Pos: c.pos, Len: junk - c.pos})
 	}
 	return err

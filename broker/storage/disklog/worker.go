@@ -146,7 +146,7 @@ func (w *worker) kick() {
 // then; called with mu held.
 func (w *worker) waits() bool {
 	left := time.Until(w.due)
-	if left <= 0 {
+	if left <= 0 || w.eng.opts.inline {
 		return false
 	}
 	if w.timer == nil {
