@@ -27,7 +27,7 @@ func TestStuckConsumersCostThemselvesOnly(t *testing.T) {
 		stuck, batches = 50, 96
 	}
 	const messages, size = 64, 1 << 10
-	onAll(t, func(t *testing.T, s setting) {
+	onEach(t, func(t *testing.T, s setting) {
 		const tail = 2 << 20
 		b := s.start(t, Options{Loops: 2, TailBytes: tail, tune: smallSockets})
 		b.topic("t", topic.Config{Visibility: message.AckAccepted})
@@ -78,7 +78,7 @@ func TestStuckConsumersCostThemselvesOnly(t *testing.T) {
 
 // A subscription without credit does not hold up another of its connection.
 func TestCreditIsPerSubscription(t *testing.T) {
-	onAll(t, func(t *testing.T, s setting) {
+	onEach(t, func(t *testing.T, s setting) {
 		b := s.start(t, Options{Loops: 1})
 		b.topic("t", topic.Config{Partitions: 2})
 		r := join(t, b).reader()
@@ -101,7 +101,7 @@ func TestCreditIsPerSubscription(t *testing.T) {
 
 // Who takes nothing of a frame for SlowConsumer is closed, and no one else.
 func TestSlowConsumerIsClosed(t *testing.T) {
-	onAll(t, func(t *testing.T, s setting) {
+	onEach(t, func(t *testing.T, s setting) {
 		b := s.start(t, Options{Loops: 1, SlowConsumer: 300 * time.Millisecond, tune: smallSockets})
 		b.topic("t", topic.Config{Visibility: message.AckAccepted})
 		slow := dial(t, b, 4<<10)
@@ -169,7 +169,7 @@ func TestHistoryThroughANarrowPipe(t *testing.T) {
 // A consumer whose credit ran out falls behind what memory holds, is served from
 // the log when it has credit again, and from memory when it has caught up.
 func TestConsumerFallsBehindAndCatchesUp(t *testing.T) {
-	onAll(t, func(t *testing.T, s setting) {
+	onEach(t, func(t *testing.T, s setting) {
 		b := s.start(t, Options{Loops: 1, TailBytes: 1 << 20})
 		b.topic("t", topic.Config{Visibility: message.AckAccepted})
 		r := join(t, b).reader()
@@ -206,7 +206,7 @@ func TestConsumerFallsBehindAndCatchesUp(t *testing.T) {
 // A consumer with much to catch up on and endless credit does not keep another
 // subscription of its connection waiting: they take turns.
 func TestSubscriptionsOfAConnectionTakeTurns(t *testing.T) {
-	onAll(t, func(t *testing.T, s setting) {
+	onEach(t, func(t *testing.T, s setting) {
 		b := s.start(t, Options{Loops: 1, tune: tinySockets})
 		b.topic("t", topic.Config{Partitions: 3, Visibility: message.AckAccepted})
 		p := join(t, b).producer(1, wire.OpenProducer{Topic: "t", Ack: message.AckAccepted})
@@ -244,7 +244,7 @@ func TestSubscriptionsOfAConnectionTakeTurns(t *testing.T) {
 // A batch that does not fit into the largest frame a consumer takes ends its
 // subscription, not its connection; from memory and from the log.
 func TestBatchLargerThanTheConsumersFrame(t *testing.T) {
-	onAll(t, func(t *testing.T, s setting) {
+	onEach(t, func(t *testing.T, s setting) {
 		for _, tail := range []int{1, 16 << 20} {
 			b := s.start(t, Options{Loops: 1, TailBytes: tail})
 			b.topic("t", topic.Config{Visibility: message.AckAccepted, SegmentBytes: 8 << 20})

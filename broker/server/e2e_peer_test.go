@@ -37,17 +37,26 @@ type setting struct{ events, store string }
 // onAll runs a test on every pair of engines, all at once.
 func onAll(t *testing.T, f func(t *testing.T, s setting)) {
 	t.Helper()
-	events := []string{evloop.EngineStd}
-	if runtime.GOOS == "linux" {
-		events = append(events, evloop.EngineEpoll)
-	}
-	for _, e := range events {
-		for _, s := range []string{"memlog", "disklog"} {
-			t.Run(fmt.Sprintf("events=%s/engine=%s", e, s), func(t *testing.T) {
-				t.Parallel()
-				f(t, setting{e, s})
-			})
-		}
+	on(t, f, setting{evloop.EngineStd, "memlog"}, setting{evloop.EngineStd, "disklog"},
+		setting{evloop.EngineEpoll, "memlog"}, setting{evloop.EngineEpoll, "disklog"})
+}
+
+// onEach runs a test on every engine once: it is about one of the two sides.
+func onEach(t *testing.T, f func(t *testing.T, s setting)) {
+	t.Helper()
+	on(t, f, setting{evloop.EngineStd, "memlog"}, setting{evloop.EngineEpoll, "disklog"})
+}
+
+func on(t *testing.T, f func(t *testing.T, s setting), all ...setting) {
+	t.Helper()
+	for _, s := range all {
+		t.Run(fmt.Sprintf("events=%s/engine=%s", s.events, s.store), func(t *testing.T) {
+			if s.events == evloop.EngineEpoll && runtime.GOOS != "linux" {
+				t.Skip("epoll is Linux's")
+			}
+			t.Parallel()
+			f(t, s)
+		})
 	}
 }
 

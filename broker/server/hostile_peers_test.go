@@ -30,7 +30,7 @@ func TestHalfFrames(t *testing.T) {
 		bytes int
 	}{{"heads", 0}, {"1KiB", 1 << 10}, {"64KiB", 64 << 10}} {
 		t.Run("sent="+tc.name, func(t *testing.T) {
-			onAll(t, func(t *testing.T, s setting) {
+			onEach(t, func(t *testing.T, s setting) {
 				b := hostileBroker(t, s, Options{})
 				w := withBystanders(t, b)
 				half := halfFrame(tc.bytes)
@@ -56,7 +56,7 @@ func TestHalfFrames(t *testing.T) {
 // A peer that sends a byte now and then does not keep its frame open for longer
 // than a frame may take, for progress does not extend the time.
 func TestDrippingPeer(t *testing.T) {
-	onAll(t, func(t *testing.T, s setting) {
+	onEach(t, func(t *testing.T, s setting) {
 		b := hostileBroker(t, s, Options{tune: func(o *evloop.Options) { o.PartialTimeout = 500 * time.Millisecond }})
 		w := withBystanders(t, b)
 		p := join(t, b)
@@ -83,7 +83,7 @@ func TestDrippingPeer(t *testing.T) {
 // A connection that ends in mid-batch leaves nothing of the batch behind, and
 // nothing of itself.
 func TestDisconnectInMidBatch(t *testing.T) {
-	onAll(t, func(t *testing.T, s setting) {
+	onEach(t, func(t *testing.T, s setting) {
 		b := hostileBroker(t, s, Options{})
 		w := withBystanders(t, b)
 		b.topic("t", topic.Config{})
@@ -118,7 +118,7 @@ func TestDisconnectInMidBatch(t *testing.T) {
 // Handles are a connection's own: those of another one, on the same loop or not,
 // are unknown.
 func TestForeignHandles(t *testing.T) {
-	onAll(t, func(t *testing.T, s setting) {
+	onEach(t, func(t *testing.T, s setting) {
 		b := hostileBroker(t, s, Options{})
 		b.topic("t", topic.Config{})
 		for range 4 { // loops are given in turn
@@ -155,7 +155,7 @@ func TestForeignHandles(t *testing.T) {
 
 // A producer that sends without credit is cut off, and told why.
 func TestCreditOverdraw(t *testing.T) {
-	onAll(t, func(t *testing.T, s setting) {
+	onEach(t, func(t *testing.T, s setting) {
 		b := s.start(t, Options{Loops: 1, ProduceBytes: 128 << 10, ProducerBytes: 64 << 10})
 		b.topic("t", topic.Config{})
 		first := join(t, b).producer(1, wire.OpenProducer{Topic: "t", Ack: message.AckAccepted})
@@ -184,7 +184,7 @@ func TestCreditOverdraw(t *testing.T) {
 
 // Credit is added up to its bound and no further, and goes on to work.
 func TestCreditDoesNotOverflow(t *testing.T) {
-	onAll(t, func(t *testing.T, s setting) {
+	onEach(t, func(t *testing.T, s setting) {
 		b := s.start(t, Options{Loops: 1})
 		b.topic("t", topic.Config{})
 		r := join(t, b).reader()
@@ -211,7 +211,7 @@ func TestManySubscriptions(t *testing.T) {
 	if raceEnabled {
 		subs = 2000
 	}
-	onAll(t, func(t *testing.T, s setting) {
+	onEach(t, func(t *testing.T, s setting) {
 		b := hostileBroker(t, s, Options{})
 		w := withBystanders(t, b)
 		before := b.Stats().Subscriptions
@@ -273,7 +273,11 @@ func TestManySubscriptions(t *testing.T) {
 // Peers that ask and do not read fill their own queue and are cut off; those who
 // read on the same loops do not notice.
 func TestAskingWithoutReading(t *testing.T) {
-	onAll(t, func(t *testing.T, s setting) {
+	floods := 40
+	if raceEnabled {
+		floods = 6
+	}
+	onEach(t, func(t *testing.T, s setting) {
 		b := hostileBroker(t, s, Options{SlowConsumer: 500 * time.Millisecond, tune: smallSockets})
 		w := withBystanders(t, b)
 		for _, tc := range []struct {
@@ -294,7 +298,7 @@ func TestAskingWithoutReading(t *testing.T) {
 				flood = append(flood, ask...)
 			}
 			var all []*peer
-			for range 40 {
+			for range floods {
 				p := dial(t, b, 4<<10)
 				p.greet(&wire.Hello{})
 				all = append(all, p)

@@ -235,7 +235,7 @@ func reseal(b []byte) {
 // Batches that lie are refused by name, one by one; the connection, its producer
 // and its credit live on, and not a byte of them is stored.
 func TestLyingBatches(t *testing.T) {
-	onAll(t, func(t *testing.T, s setting) {
+	onEach(t, func(t *testing.T, s setting) {
 		b := hostileBroker(t, s, Options{})
 		w := withBystanders(t, b)
 		b.topic("t", topic.Config{})
@@ -334,7 +334,7 @@ type badFrame struct {
 // Frames that break a rule are refused by name; whether the connection survives
 // is as the protocol says.
 func TestBadFrames(t *testing.T) {
-	onAll(t, func(t *testing.T, s setting) {
+	onEach(t, func(t *testing.T, s setting) {
 		b := hostileBroker(t, s, Options{})
 		w := withBystanders(t, b)
 		for _, tc := range badFrames() {

@@ -337,7 +337,7 @@ func TestInBudgetLetsEveryoneThroughInTheEnd(t *testing.T) {
 			turnEnd: func(l *Loop) { most = max(most, l.inBytes) },
 		}
 		f := serve(t, engine, func(int) Handler { return h }, func(o *Options) {
-			o.InBudgetBytes, o.ReadBytes, o.ReadMaxBytes = budget, read, read
+			o.InBudgetBytes, o.ReadBytes, o.ReadMaxBytes, o.PressedTimeout = budget, read, read, -1
 		})
 		u := unitOf(size, 1)
 		var conns []net.Conn
@@ -361,10 +361,50 @@ func TestInBudgetLetsEveryoneThroughInTheEnd(t *testing.T) {
 		if s := f.srv.Stats(); s.Starved == 0 {
 			t.Error("the budget was never felt: the test tests nothing")
 		}
-		// Over the budget go the last stash that reached it, and one unit.
-		if limit := budget + 4*read + mempool.ClassBytes(size); most > limit {
+		// Over the budget go the reserve, the last that reached it, and one unit.
+		if limit := budget + budget/2 + 2*mempool.ClassBytes(size); most > limit {
 			t.Errorf("borrowed %d bytes, bound %d", most, limit)
 		}
+	})
+}
+
+// Peers that declare large units and send a part of them use up the budget and
+// its reserve. They are ended after PressedTimeout, the others wait no longer
+// than that; without pressure an incomplete unit has all its time.
+func TestIncompleteUnitsAreShedUnderPressure(t *testing.T) {
+	engines(t, func(t *testing.T, engine string) {
+		const holders, budget = 40, 1 << 20
+		done := make(chan struct{}, 1)
+		reasons := make(chan error, holders+2)
+		h := &hooks{
+			unit:   func(*Loop, Conn, []byte, *mempool.Chunk) error { done <- struct{}{}; return nil },
+			closed: func(_ *Loop, _ Conn, err error) { reasons <- err },
+		}
+		f := serve(t, engine, func(int) Handler { return h }, func(o *Options) {
+			o.InBudgetBytes, o.PressedTimeout, o.PartialTimeout = budget, 300*time.Millisecond, -1
+		})
+		large := unitOf(4<<20, 1)
+		patient := f.dial()
+		mustWrite(t, patient, large[:1000])
+		for range holders {
+			mustWrite(t, f.dial(), large[:64<<10])
+		}
+		small := unitOf(100_000, 2)
+		good := f.dial()
+		for range 20 {
+			mustWrite(t, good, small[:70_000])
+			mustWrite(t, good, small[70_000:])
+			wait(t, done, "a small unit")
+		}
+		if f.srv.Stats().Starved == 0 {
+			t.Error("the budget was never felt: the test tests nothing")
+		}
+		if err := wait(t, reasons, "an end"); !errors.Is(err, ErrPartial) {
+			t.Errorf("ended with %v", err)
+		}
+		// What is left is within the budget, and is not hurried any more.
+		mustWrite(t, good, small)
+		wait(t, done, "a small unit")
 	})
 }
 
