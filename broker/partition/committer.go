@@ -69,8 +69,8 @@ type background struct {
 	timer *time.Timer
 }
 
-// NewCommitter starts the workers; Close ends them.
-func NewCommitter(o CommitterOptions) *Committer {
+// WithDefaults returns o with what is not positive replaced by its default.
+func (o CommitterOptions) WithDefaults() CommitterOptions {
 	if o.Workers <= 0 {
 		o.Workers = 4
 	}
@@ -80,6 +80,12 @@ func NewCommitter(o CommitterOptions) *Committer {
 	if o.DurableAfter <= 0 {
 		o.DurableAfter = time.Second
 	}
+	return o
+}
+
+// NewCommitter starts the workers; Close ends them.
+func NewCommitter(o CommitterOptions) *Committer {
+	o = o.WithDefaults()
 	c := &Committer{opts: o}
 	c.work.L = &c.mu
 	for range o.Workers {

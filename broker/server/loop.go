@@ -208,15 +208,15 @@ func (l *loop) send(c evloop.Conn, h wire.Header, p wire.Payload) error {
 // tick looks after deadlines: half-written frames that make no progress, and
 // fetches that wait.
 func (l *loop) tick(int64) {
-	now := l.now()
+	now, slow := l.now(), l.srv.live.Load().slowConsumer
 	for idx, d := range l.half {
-		if d.conn.Index == idx && now-d.since > l.srv.opts.SlowConsumer.Milliseconds() {
-			l.ev.Close(d.conn, errSlow(l.srv.opts.SlowConsumer))
+		if d.conn.Index == idx && now-d.since > slow.Milliseconds() {
+			l.ev.Close(d.conn, errSlow(slow))
 		}
 	}
 	for _, a := range l.long {
-		if now-a.since > l.srv.opts.SlowConsumer.Milliseconds() {
-			l.ev.Close(a.conn, errSlow(l.srv.opts.SlowConsumer))
+		if now-a.since > slow.Milliseconds() {
+			l.ev.Close(a.conn, errSlow(slow))
 		}
 	}
 	for i, f := range l.fetches {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"log/slog"
 	"net"
 	"runtime"
@@ -51,6 +52,16 @@ type Options struct {
 	// long.
 	SlowConsumer time.Duration
 
+	// Algorithms and Encodings are what the batches of producers may be
+	// compressed with and their values be encoded in; all by default.
+	Algorithms []message.Algorithm
+	Encodings  []message.Encoding
+
+	// Network are the timeouts (PartialTimeout, PressedTimeout, PreTimeout,
+	// CloseTimeout), bounds of output (OutBudgetBytes, OutPerConnBytes) and TCP
+	// options of connections. Its other fields are not looked at.
+	Network evloop.Options
+
 	Limits    message.Limits
 	Topics    topic.Config // defaults of new topics
 	Committer partition.CommitterOptions
@@ -65,13 +76,8 @@ type Options struct {
 // 64-bit word.
 const LoopsMax = 64
 
-func (o *Options) complete() error {
-	bad := func(field, format string, args ...any) error {
-		return fault.New(fault.Invalid, "check server options").WithField(field).WithDetail(format, args...)
-	}
-	if o.Engine == nil {
-		return bad("engine", "none was given")
-	}
+// WithDefaults returns o with everything that is zero replaced by its default.
+func (o Options) WithDefaults() Options {
 	def(&o.Listen, "127.0.0.1:7474")
 	def(&o.NodeID, "node-1")
 	def(&o.Version, "dev")
@@ -87,24 +93,65 @@ func (o *Options) complete() error {
 	def(&o.DeliverBytes, 1<<20)
 	def(&o.SlowConsumer, 30*time.Second)
 	def(&o.RetentionEvery, 10*time.Second)
+	if len(o.Algorithms) == 0 {
+		o.Algorithms = []message.Algorithm{message.None, message.Gzip, message.Snappy, message.LZ4, message.Zstd, message.Brotli}
+	}
+	if len(o.Encodings) == 0 {
+		o.Encodings = []message.Encoding{message.Raw, message.CBOR, message.JSON, message.MessagePack}
+	}
+	n := o.Network.WithDefaults()
+	if o.Network.PreTimeout == 0 {
+		n.PreTimeout = wire.PreAuthTimeout
+	}
+	o.Network = evloop.Options{PartialTimeout: n.PartialTimeout, PressedTimeout: n.PressedTimeout, PreTimeout: n.PreTimeout,
+		CloseTimeout: n.CloseTimeout, OutBudgetBytes: n.OutBudgetBytes, OutPerConnBytes: n.OutPerConnBytes, Delay: n.Delay,
+		KeepAlive: n.KeepAlive, UserTimeout: n.UserTimeout, SendBufferBytes: n.SendBufferBytes, RecvBufferBytes: n.RecvBufferBytes}
 	if o.Limits == (message.Limits{}) {
 		o.Limits = message.DefaultLimits()
 	}
+	o.Committer = o.Committer.WithDefaults()
 	d := &o.Topics
 	def(&d.Partitions, 1)
 	def(&d.RetentionMs, int64(7*24*time.Hour/time.Millisecond))
 	def(&d.RetentionBytes, topic.Unlimited)
 	def(&d.SegmentBytes, 64<<20)
+	return o
+}
+
+// Limits of Options.
+const (
+	DeliverBytesMin  = 4 << 10
+	DeliverBytesMax  = wire.DefaultMaxFrame / 2
+	ProducerBytesMin = grantMin
+)
+
+// Check reports every violation, joined: *fault.Errors that name their field. It
+// does not look at Engine.
+func (o Options) Check() error {
+	o = o.WithDefaults()
+	var errs []error
+	bad := func(field, format string, args ...any) {
+		errs = append(errs, fault.New(fault.Invalid, "check server options").WithField(field).WithDetail(format, args...))
+	}
 	if o.Loops < 1 || o.Loops > LoopsMax {
-		return bad("loops", "%d is outside [1, %d]", o.Loops, LoopsMax)
+		bad("loops", "%d is outside [1, %d]", o.Loops, LoopsMax)
 	}
-	if o.DeliverBytes < 4<<10 || o.DeliverBytes > wire.DefaultMaxFrame/2 {
-		return bad("deliver_bytes", "%d is outside [%d, %d]", o.DeliverBytes, 4<<10, wire.DefaultMaxFrame/2)
+	if o.DeliverBytes < DeliverBytesMin || o.DeliverBytes > DeliverBytesMax {
+		bad("deliver_bytes", "%d is outside [%d, %d]", o.DeliverBytes, DeliverBytesMin, DeliverBytesMax)
 	}
-	if o.ProducerBytes < grantMin || o.ProducerBytes > o.ProduceBytes {
-		return bad("producer_bytes", "%d is outside [%d, produce_bytes = %d]", o.ProducerBytes, grantMin, o.ProduceBytes)
+	if o.ProducerBytes < ProducerBytesMin || o.ProducerBytes > o.ProduceBytes {
+		bad("producer_bytes", "%d is outside [%d, produce_bytes = %d]", o.ProducerBytes, ProducerBytesMin, o.ProduceBytes)
 	}
-	return o.checkListen()
+	return errors.Join(append(errs, o.checkListen(), o.Limits.Validate())...)
+}
+
+// complete is WithDefaults and Check, with the engine.
+func (o *Options) complete() error {
+	*o = o.WithDefaults()
+	if o.Engine == nil {
+		return errors.Join(fault.New(fault.Invalid, "check server options").WithField("engine").WithDetail("none was given"), o.Check())
+	}
+	return o.Check()
 }
 
 func def[T comparable](p *T, v T) {

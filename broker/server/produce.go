@@ -178,8 +178,8 @@ func (l *loop) openProducer(c evloop.Conn, u *[4]uint32, h wire.Header, payload 
 	handle := handleOf(i, p.use)
 
 	want := int64(m.CreditWanted)
-	if want == 0 || want > l.srv.opts.ProducerBytes {
-		want = l.srv.opts.ProducerBytes
+	if most := l.srv.live.Load().producerBytes; want == 0 || want > most {
+		want = most
 	}
 	want = max(want, grantMin)
 	if p.grant, err = l.srv.budget.take(want, waiter{l: l, conn: c, h: handle}); err != nil {
@@ -288,6 +288,10 @@ func (l *loop) admit(pr *producer, index uint32, b []byte, ch *mempool.Chunk, to
 	if e.Attributes.Control() || e.LastOffsetDelta != e.Count-1 {
 		return fault.New(fault.Invalid, "produce").WithField("attributes").
 			WithDetail("control batches and batches with holes are the broker's alone")
+	}
+	if !l.srv.live.Load().accepts(e.Attributes) {
+		return fault.New(fault.NotSupported, "produce").WithField("attributes").
+			WithDetail("the broker is configured not to take %s values compressed with %s", e.Attributes.Encoding(), e.Attributes.Algorithm())
 	}
 	p, err := pr.topic.Partition(index)
 	if err != nil {

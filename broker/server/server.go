@@ -25,7 +25,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -52,8 +51,10 @@ type Server struct {
 	pool      *mempool.Pool
 	budget    budget
 	began     time.Time
-	debug     bool
-	low       atomic.Bool // the engine asks to stop producing
+	live      atomic.Pointer[live]
+	reloading sync.Mutex    // held by Reload
+	reloaded  chan struct{} // tells housekeeping to look at live again
+	low       atomic.Bool   // the engine asks to stop producing
 	stop      chan struct{}
 	stopOnce  sync.Once
 	closeOnce sync.Once
@@ -80,8 +81,8 @@ func build(o Options) (*Server, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	s := &Server{opts: o, began: time.Now(), stop: make(chan struct{})}
-	s.debug = o.Logger.Enabled(context.Background(), slog.LevelDebug)
+	s := &Server{opts: o, began: time.Now(), stop: make(chan struct{}), reloaded: make(chan struct{}, 1)}
+	s.live.Store(o.live())
 	s.budget.free = o.ProduceBytes
 	s.committer = partition.NewCommitter(o.Committer)
 	for i := range o.Loops {
@@ -112,11 +113,9 @@ func (s *Server) listen() error {
 	// Half of it may be in frames that are not whole yet.
 	partial := max(8<<20, int(o.ProduceBytes)/(2*o.Loops))
 	s.pool = mempool.NewPool(mempool.Options{KeepBytes: o.TailBytes, MaxBytes: o.TailBytes + int(o.ProduceBytes) + o.Loops*(24<<20)})
-	eo := evloop.Options{
-		Loops: o.Loops, Handler: func(i int) evloop.Handler { return handler{s.loops[i]} }, Pool: s.pool, Engine: o.EventEngine,
-		ReadBytes: o.ReceiveBytes, MaxConns: o.MaxConns, PreTimeout: wire.PreAuthTimeout,
-		UnitMaxBytes: wire.DefaultMaxFrame + 4, InBudgetBytes: partial,
-	}
+	eo := o.Network
+	eo.Loops, eo.Handler, eo.Pool, eo.Engine = o.Loops, func(i int) evloop.Handler { return handler{s.loops[i]} }, s.pool, o.EventEngine
+	eo.ReadBytes, eo.MaxConns, eo.UnitMaxBytes, eo.InBudgetBytes = o.ReceiveBytes, o.MaxConns, wire.DefaultMaxFrame+4, partial
 	if o.tune != nil {
 		o.tune(&eo)
 	}
@@ -141,12 +140,14 @@ func (s *Server) Serve() error { return s.ev.Serve() }
 func (s *Server) housekeep() {
 	space := time.NewTicker(time.Second)
 	defer space.Stop()
-	retain := time.NewTicker(s.opts.RetentionEvery)
+	retain := time.NewTicker(s.live.Load().retentionEvery)
 	defer retain.Stop()
 	for {
 		select {
 		case <-s.stop:
 			return
+		case <-s.reloaded:
+			retain.Reset(s.live.Load().retentionEvery)
 		case <-space.C:
 			s.checkSpace()
 		case now := <-retain.C:

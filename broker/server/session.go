@@ -264,7 +264,7 @@ func (l *loop) closed(c evloop.Conn, reason error) {
 		delete(l.half, c.Index)
 		l.recycle(d)
 	}
-	if reason != nil && l.srv.debug {
+	if reason != nil && l.srv.live.Load().debug {
 		l.srv.opts.Logger.Debug("connection closed", "loop", l.id, "reason", reason)
 	}
 }

@@ -94,7 +94,7 @@ func (l *loop) subscribed(c evloop.Conn, h wire.Header, p *partition.Partition, 
 		return err
 	}
 	s.credit = int64(m.Credit)
-	s.max = clampDeliver(m.MaxDeliverBytes, l.srv.opts.DeliverBytes, maxFrame(l.ev.User(c)))
+	s.max = clampDeliver(m.MaxDeliverBytes, l.srv.live.Load().deliverBytes, maxFrame(l.ev.User(c)))
 	mk := p.Marks()
 	l.msg.subOK = wire.SubscribeOK{Start: off, LogStart: mk.Start, HWM: mk.Visible, LogEnd: mk.Written}
 	_ = l.send(c, wire.Header{Opcode: wire.OpSubscribe.Response(), Correlation: h.Correlation, Handle: handleOf(i, s.use)}, &l.msg.subOK)
@@ -253,7 +253,7 @@ func (l *loop) fetch(c evloop.Conn, u *[4]uint32, h wire.Header, payload []byte)
 	u[wordFrame] += oneFetch
 	s.flags |= subFetch
 	s.credit = 1 // one frame
-	s.max = clampDeliver(m.MaxBytes, l.srv.opts.DeliverBytes, maxFrame(u))
+	s.max = clampDeliver(m.MaxBytes, l.srv.live.Load().deliverBytes, maxFrame(u))
 	wait := time.Duration(m.MaxWaitMs) * time.Millisecond
 	if m.MinBytes == 0 {
 		wait = 0

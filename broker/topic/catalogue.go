@@ -47,8 +47,9 @@ type Options struct {
 // Catalogue holds the topics. Lookups are lock-free; changes are one at a time
 // and write to the disk, so they do not belong on an event loop.
 type Catalogue struct {
-	opts Options
-	view atomic.Pointer[view] // stored under mu
+	opts     Options
+	defaults atomic.Pointer[Config]
+	view     atomic.Pointer[view] // stored under mu
 
 	mu     sync.Mutex // held over a whole change, its writing included
 	closed bool       // guarded by mu
@@ -100,6 +101,7 @@ func Open(o Options) (*Catalogue, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	c := &Catalogue{opts: o}
+	c.SetDefaults(o.Defaults)
 	v := &view{byName: map[string]*Topic{}}
 	blob, err := o.Engine.LoadMeta(metaName)
 	var st stored
@@ -323,6 +325,11 @@ func (v *view) clone() *view {
 	return n
 }
 
+// SetDefaults replaces the settings that new topics get where they name none.
+// Topics that are there keep theirs. As in Options, the partitions and the segment
+// size must be set.
+func (c *Catalogue) SetDefaults(d Config) { c.defaults.Store(&d) }
+
 // ClusterID is made when the data directory is.
 func (c *Catalogue) ClusterID() string { return c.view.Load().id.String() }
 
@@ -372,7 +379,7 @@ func (c *Catalogue) Create(name string, cfg Config) (*Topic, error) {
 	if err := message.CheckTopicName("create topic", name); err != nil {
 		return nil, err
 	}
-	cfg, err := cfg.complete(c.opts.Defaults, c.opts.Engine)
+	cfg, err := cfg.complete(*c.defaults.Load(), c.opts.Engine)
 	if err != nil {
 		return nil, err
 	}
@@ -473,7 +480,7 @@ func (c *Catalogue) Alter(name string, ch Change) (*Topic, error) {
 			*f.dst = *f.src
 		}
 	}
-	if cfg, err = cfg.complete(c.opts.Defaults, c.opts.Engine); err != nil {
+	if cfg, err = cfg.complete(*c.defaults.Load(), c.opts.Engine); err != nil {
 		return nil, err
 	}
 	t.config.Store(&cfg)

@@ -151,21 +151,17 @@ type Options struct {
 	wrap func(loop int, n netio) netio
 }
 
-func (o *Options) fill() error {
-	if o.Handler == nil {
-		return errors.New("evloop: Options.Handler is required")
-	}
+// WithDefaults returns o with the numbers and timeouts that are zero replaced by
+// their defaults.
+func (o Options) WithDefaults() Options {
 	defInt := func(p *int, def int) {
 		if *p <= 0 {
 			*p = def
 		}
 	}
 	defTime := func(p *time.Duration, def time.Duration) {
-		switch {
-		case *p == 0:
+		if *p == 0 {
 			*p = def
-		case *p < 0:
-			*p = 0
 		}
 	}
 	defInt(&o.Loops, runtime.GOMAXPROCS(0))
@@ -184,6 +180,17 @@ func (o *Options) fill() error {
 	defTime(&o.CloseTimeout, 5*time.Second)
 	defTime(&o.KeepAlive, time.Minute)
 	defTime(&o.UserTimeout, time.Minute)
+	return o
+}
+
+func (o *Options) fill() error {
+	if o.Handler == nil {
+		return errors.New("evloop: Options.Handler is required")
+	}
+	*o = o.WithDefaults()
+	for _, t := range []*time.Duration{&o.IdleTimeout, &o.PartialTimeout, &o.PressedTimeout, &o.PreTimeout, &o.CloseTimeout, &o.KeepAlive, &o.UserTimeout} {
+		*t = max(0, *t)
+	}
 	if o.MinHead > inlineBytes {
 		return fmt.Errorf("evloop: Options.MinHead %d is over %d", o.MinHead, inlineBytes)
 	}

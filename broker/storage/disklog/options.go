@@ -59,8 +59,9 @@ const (
 	maxReserveBytes = 1 << 30
 )
 
-// check fills in the defaults and reports all violations.
-func (o Options) check() (Options, error) {
+// WithDefaults returns o with the numbers and times that are zero replaced by
+// their defaults; what is negative for none stays so.
+func (o Options) WithDefaults() Options {
 	def := func(p *int64, v int64) {
 		if *p == 0 {
 			*p = v
@@ -71,17 +72,29 @@ func (o Options) check() (Options, error) {
 	def(&o.FirstBytes, 1<<20)
 	def((*int64)(&o.DurableEvery), int64(5*time.Second))
 	def(&o.ReserveBytes, 8<<20)
-	o.ReserveBytes = max(0, o.ReserveBytes)
 	if o.Spares == 0 {
 		o.Spares = 2
 	}
-	o.Spares = max(0, o.Spares)
 	if o.OpenSegments == 0 {
 		o.OpenSegments = 64
 	}
 	if o.LowPercent == 0 {
 		o.LowPercent = 90
 	}
+	return o
+}
+
+// Check reports every violation, joined: *fault.Errors with the names of the
+// fields.
+func (o Options) Check() error {
+	_, err := o.check()
+	return err
+}
+
+// check fills in everything and reports all violations.
+func (o Options) check() (Options, error) {
+	o = o.WithDefaults()
+	o.ReserveBytes, o.Spares = max(0, o.ReserveBytes), max(0, o.Spares)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -66,18 +66,28 @@ type Engine struct {
 
 var _ storage.Engine = (*Engine)(nil)
 
-// Open returns an empty engine. The error is a fault.Invalid or fault.TooLarge
-// with field "memory".
-func Open(o Options) (*Engine, error) {
+// Check reports what is wrong with o: a fault.Invalid or fault.TooLarge with
+// field "memory".
+func (o Options) Check() error {
 	switch {
 	case o.MaxBytes == 0:
-		o.MaxBytes = DefaultMaxBytes
 	case o.MaxBytes < minMaxBytes:
-		return nil, fault.New(fault.Invalid, "open memlog").WithField("memory").
+		return fault.New(fault.Invalid, "open memlog").WithField("memory").
 			WithDetail("is less than one block").WithLimit(o.MaxBytes, minMaxBytes)
 	case int64(int(o.MaxBytes)) != o.MaxBytes:
-		return nil, fault.New(fault.TooLarge, "open memlog").WithField("memory").
+		return fault.New(fault.TooLarge, "open memlog").WithField("memory").
 			WithLimit(o.MaxBytes, int64(^uint(0)>>1))
+	}
+	return nil
+}
+
+// Open returns an empty engine. The error is that of Check.
+func Open(o Options) (*Engine, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	if o.MaxBytes == 0 {
+		o.MaxBytes = DefaultMaxBytes
 	}
 	return &Engine{
 		pool: mempool.NewPool(mempool.Options{

@@ -1,0 +1,64 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/portask/portask/broker/message"
+)
+
+// live are the settings that Reload changes. It is immutable; event loops reach
+// it through one atomic pointer, so a reload costs them nothing.
+type live struct {
+	slowConsumer   time.Duration
+	producerBytes  int64
+	deliverBytes   int
+	retentionEvery time.Duration
+	debug          bool // the logger takes debug messages
+	// accept has bit i set if batches are taken whose attributes end in the five
+	// bits i: algorithm and encoding.
+	accept uint32
+}
+
+func (o *Options) live() *live {
+	v := &live{slowConsumer: o.SlowConsumer, producerBytes: o.ProducerBytes, deliverBytes: o.DeliverBytes, retentionEvery: o.RetentionEvery,
+		debug: o.Logger.Enabled(context.Background(), slog.LevelDebug)}
+	for _, alg := range o.Algorithms {
+		for _, enc := range o.Encodings {
+			v.accept |= 1 << (message.Attributes(0).WithAlgorithm(alg).WithEncoding(enc) & acceptMask)
+		}
+	}
+	return v
+}
+
+const acceptMask = 31
+
+func (v *live) accepts(a message.Attributes) bool { return v.accept>>(a&acceptMask)&1 != 0 }
+
+// Reload changes what can change while the server runs, without touching a
+// connection: SlowConsumer, ProducerBytes, DeliverBytes, Algorithms, Encodings,
+// RetentionEvery, Topics, and whether the Logger takes debug messages. The other
+// fields of o are not looked at; zero means the default, as in New.
+//
+// Limits hold for what is opened from now on: producers, subscriptions, topics;
+// the others at once. After an error, which reports all violations, nothing has
+// changed. It may be called concurrently.
+func (s *Server) Reload(o Options) error {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	n := s.opts
+	n.SlowConsumer, n.ProducerBytes, n.DeliverBytes = o.SlowConsumer, o.ProducerBytes, o.DeliverBytes
+	n.Algorithms, n.Encodings = o.Algorithms, o.Encodings
+	n.RetentionEvery, n.Topics = o.RetentionEvery, o.Topics
+	if err := n.complete(); err != nil {
+		return err
+	}
+	s.live.Store(n.live())
+	s.cat.SetDefaults(n.Topics)
+	select {
+	case s.reloaded <- struct{}{}:
+	default: // it has not looked since the last one, and will find this
+	}
+	return nil
+}
