@@ -1,0 +1,165 @@
+package config
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// watched runs Watch and returns what tells its calls, after the watch is up.
+func watched(t *testing.T, file string) (calls chan string) {
+	t.Helper()
+	calls = make(chan string, 16)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Watch(ctx, file, func() {
+			b, _ := os.ReadFile(file)
+			calls <- string(b)
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Watch: %v", err)
+		}
+	})
+	return calls
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// until changes the file with texts made by next until the watch reports one: the
+// first changes may come before it is up.
+func until(t *testing.T, calls <-chan string, change func(n int)) {
+	t.Helper()
+	patience := time.After(20 * time.Second)
+	for n := 0; ; n++ {
+		change(n)
+		select {
+		case <-calls:
+			return
+		case <-time.After(3 * settle):
+		case <-patience:
+			t.Fatal("no change was seen")
+		}
+	}
+}
+
+func expect(t *testing.T, calls <-chan string, want string) {
+	t.Helper()
+	for {
+		select {
+		case got := <-calls:
+			if got == want {
+				return
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%q was not seen", want)
+		}
+	}
+}
+
+// Writing in place, replacing by a rename, and disappearing for a while.
+func TestWatch(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "broker.yaml")
+	write(t, file, "old")
+	calls := watched(t, file)
+	until(t, calls, func(n int) { write(t, file, "start"+string(rune('a'+n))) })
+
+	write(t, filepath.Join(dir, "new.tmp"), "renamed")
+	if err := os.Rename(filepath.Join(dir, "new.tmp"), file); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, calls, "renamed")
+
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, "back")
+	expect(t, calls, "back")
+
+	// The same content again, and neighbours, are no change. What comes after
+	// them is seen first.
+	write(t, file, "back")
+	write(t, filepath.Join(dir, "other.yaml"), "other")
+	time.AfterFunc(3*settle, func() { _ = os.WriteFile(file, []byte("last"), 0o644) })
+	if got := <-calls; got != "last" {
+		t.Errorf("%q was reported as a change", got)
+	}
+}
+
+// Kubernetes: broker.yaml -> ..data/broker.yaml, ..data -> a directory that is
+// swapped as a whole.
+func TestWatchSwappedLink(t *testing.T) {
+	dir := t.TempDir()
+	put := func(version, text string) {
+		t.Helper()
+		if err := os.Mkdir(filepath.Join(dir, version), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, version, "broker.yaml"), text)
+		if err := os.Symlink(version, filepath.Join(dir, "..tmp")); err != nil {
+			if errors.Is(err, os.ErrPermission) {
+				t.Skip("links are not permitted here")
+			}
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(dir, "..tmp"), filepath.Join(dir, "..data")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("..v0", "0")
+	file := filepath.Join(dir, "broker.yaml")
+	if err := os.Symlink(filepath.Join("..data", "broker.yaml"), file); err != nil {
+		t.Fatal(err)
+	}
+	calls := watched(t, file)
+	until(t, calls, func(n int) { put("..a"+string(rune('a'+n)), "start"+string(rune('a'+n))) })
+	put("..v1", "1")
+	expect(t, calls, "1")
+	// The directory behind the link is the new one.
+	write(t, filepath.Join(dir, "..v1", "broker.yaml"), "in place")
+	expect(t, calls, "in place")
+}
+
+// The directory itself goes and comes back.
+func TestWatchDirectoryReplaced(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "etc")
+	file := filepath.Join(dir, "broker.yaml")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, "old")
+	calls := watched(t, file)
+	until(t, calls, func(n int) { write(t, file, "start"+string(rune('a'+n))) })
+	if err := os.Rename(dir, dir+".old"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, "new place")
+	expect(t, calls, "new place")
+	write(t, file, "newer")
+	expect(t, calls, "newer")
+}
+
+func TestWatchNothing(t *testing.T) {
+	if err := Watch(t.Context(), filepath.Join(t.TempDir(), "no", "such.yaml"), func() {}); err == nil {
+		t.Error("a directory that is not there can be watched")
+	}
+}
