@@ -337,7 +337,11 @@ func (s *Server) listOffsets(m *wire.ListOffsets) (wire.Payload, error) {
 	mk := p.Marks()
 	a := &wire.ListOffsetsOK{Offset: off, LogStart: mk.Start, HWM: mk.Visible, LogEnd: mk.Written}
 	runs, err := p.Read(off, 1, nil)
-	if err != nil {
+	switch fault.CodeOf(err) {
+	case fault.None:
+	case fault.Corrupted, fault.OutOfRange:
+		return a, nil // the batch is lost, or went with the retention just now: the offset still stands
+	default:
 		return nil, err
 	}
 	defer releaseRuns(runs)

@@ -404,8 +404,12 @@ func (l *loop) history(r *jobResult) {
 	switch {
 	case errors.As(r.err, &gap):
 		// What was lost is said once; the subscription goes on behind it.
-		l.fail(r.conn, wire.Header{Opcode: wire.OpSubscribe, Handle: r.handle}, fault.New(fault.Corrupted, "deliver").
-			WithField("offset").WithLimit(int64(gap.From), int64(gap.Next)).WithCause(gap))
+		err := fault.New(fault.Corrupted, "deliver").WithField("offset").WithLimit(int64(gap.From), int64(gap.Next)).WithCause(gap)
+		if s.flags&subFetch != 0 {
+			l.endSub(i, s, err)
+			return
+		}
+		l.fail(r.conn, wire.Header{Opcode: wire.OpSubscribe, Handle: r.handle}, err)
 		s.cursor = int64(gap.Next)
 		l.enqueue(i, s)
 		return
