@@ -153,8 +153,9 @@ func (p *Producer) start(l *lane) *batch {
 		p.builders = p.builders[:n-1]
 	} else {
 		b.builder = message.NewBuilder(p.lim)
-		b.builder.Encoding, b.builder.KeyHashes = p.o.encoding, p.o.keyHashes
+		b.builder.KeyHashes = p.o.keyHashes
 	}
+	b.builder.Encoding = p.o.encoding
 	b.born = time.Now()
 	l.open = b
 	p.activate(l)

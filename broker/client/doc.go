@@ -11,6 +11,12 @@
 // fault.Retryable(err) work; one caused by a context wraps the context's error
 // too.
 //
+// # Values
+//
+// Producer.Encode makes a Go value the value of a message, as CBOR, JSON or
+// MessagePack; Consumer.Decode reads whatever arrives, since each batch names
+// the encoding. Bytes of the application's own go unchanged.
+//
 // # Goroutines
 //
 // Two per connection (a reader that also reconnects, a writer), two per

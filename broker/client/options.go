@@ -8,6 +8,7 @@ import (
 
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/serialization"
 	"github.com/portask/portask/broker/wire"
 )
 
@@ -26,6 +27,7 @@ type config struct {
 	inFlight     uint32
 	heartbeat    time.Duration
 	lim          message.Limits
+	codecs       *serialization.Registry
 	dial         func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
@@ -39,6 +41,7 @@ func defaults() config {
 		backoffLeast: 20 * time.Millisecond,
 		backoffMost:  2 * time.Second,
 		lim:          message.DefaultLimits(),
+		codecs:       serialization.Default(),
 		dial:         new(net.Dialer).DialContext,
 	}
 }
@@ -84,6 +87,10 @@ func WithHeartbeat(d time.Duration) Option { return func(c *config) { c.heartbea
 // message.DefaultLimits.
 func WithLimits(l message.Limits) Option { return func(c *config) { c.lim = l } }
 
+// WithCodecs replaces the codecs of Producer.Encode and Consumer.Decode, for
+// other options or limits. Default serialization.Default.
+func WithCodecs(r *serialization.Registry) Option { return func(c *config) { c.codecs = r } }
+
 // WithDialer replaces the function that opens connections, for tests, proxies
 // and sockets of other kinds.
 func WithDialer(f func(ctx context.Context, network, addr string) (net.Conn, error)) Option {
@@ -111,6 +118,8 @@ func (c *config) validate() error {
 		return bad("backoff", "%v to %v is no range", c.backoffLeast, c.backoffMost)
 	case c.heartbeat < 0:
 		return bad("heartbeat", "is %v, must not be negative", c.heartbeat)
+	case c.codecs == nil:
+		return bad("codecs", "is nil")
 	case c.dial == nil:
 		return bad("dialer", "is nil")
 	}

@@ -108,7 +108,8 @@ func WithDeliveryTimeout(d time.Duration) ProducerOption {
 	return func(o *producerConfig) { o.delivery = d }
 }
 
-// WithEncoding notes in each batch how its values were encoded.
+// WithEncoding sets how Producer.Encode encodes, and what batches say of values
+// whose messages name no encoding. Default message.Raw.
 func WithEncoding(e message.Encoding) ProducerOption {
 	return func(o *producerConfig) { o.encoding = e }
 }
@@ -127,6 +128,8 @@ func (o *producerConfig) validate() error {
 	switch {
 	case !o.ack.Valid():
 		return bad("ack", "%d is no level", o.ack)
+	case !o.encoding.Valid():
+		return bad("encoding", "%v is none", o.encoding)
 	case o.linger < 0:
 		return bad("linger", "is %v, must not be negative", o.linger)
 	case o.batchBytes < 1:
