@@ -15,10 +15,6 @@ func (s *Schema) Reference(w io.Writer) error {
 		fmt.Fprintf(&b, "### %s\n\n%s\n\n| key | default | takes | live | |\n| --- | --- | --- | --- | --- |\n", a.Name, a.Doc)
 		for i := range a.Keys {
 			k := &a.Keys[i]
-			takes := k.Value.Type()
-			if l := k.Value.Limits(); l != "" {
-				takes += ": " + l
-			}
 			live := ""
 			if k.Live {
 				live = "yes"
@@ -31,7 +27,7 @@ func (s *Schema) Reference(w io.Writer) error {
 			if k.Flag != "" {
 				doc += " Flag `--" + k.Flag + "`."
 			}
-			fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", k.path, def, cell(takes), live, cell(doc))
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", k.path, def, cell(k.takes()), live, cell(doc))
 		}
 		b.WriteByte('\n')
 	}

@@ -123,7 +123,7 @@ place:
 
 # What there is.
 goods:
-  # The assortment. List, of tea, milk, rope, nails. Live.
+  # The assortment. List of tea, milk, rope, nails. Live.
   sells: [tea, milk]
 `,
 		TOML: `# Head.
@@ -140,7 +140,7 @@ depth = 7
 
 # What there is.
 [goods]
-# The assortment. List, of tea, milk, rope, nails. Live.
+# The assortment. List of tea, milk, rope, nails. Live.
 sells = ["tea", "milk"]
 `,
 		JSON: `{
@@ -175,9 +175,9 @@ func TestReference(t *testing.T) {
 	}
 	for _, want := range []string{
 		"### place\n\nWhere it is.\n\n| key | default | takes | live | |\n",
-		"| `place.name` | `corner` | string: not empty |  | What is written above the door. Flag `--name`. |\n",
-		"| `staff.clerks` | `2` | count: 0 to 64, or family | yes | How many serve. Flag `--clerks`. |\n",
-		"| `staff.key` |  | string |  | Opens the back door. |\n",
+		"| `place.name` | `corner` | String, not empty |  | What is written above the door. Flag `--name`. |\n",
+		"| `staff.clerks` | `2` | Count, 0 to 64, or family | yes | How many serve. Flag `--clerks`. |\n",
+		"| `staff.key` |  | String |  | Opens the back door. |\n",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("missing %q in\n%s", want, b.String())

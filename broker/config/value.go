@@ -144,8 +144,8 @@ type integer interface {
 }
 
 func number[T integer](u unit, p *T, least, most int64) *Number {
-	if int64(T(most)) != most || int64(T(least)) != least || least > most {
-		panic(fmt.Sprintf("config: limits %d to %d do not fit the field", least, most))
+	for int64(T(most)) != most || T(most) < 0 { // an int of 32 bits
+		most >>= 1
 	}
 	return &Number{unit: u, get: func() int64 { return int64(*p) }, put: func(n int64) { *p = T(n) }, min: least, max: most}
 }

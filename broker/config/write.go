@@ -67,13 +67,33 @@ func (s *Schema) Write(w io.Writer, f Format, head []string, entries []Entry) er
 	return err
 }
 
+// Usage is the documentation in one line, with the words that are taken, for the
+// help of a command.
+func (k *Key) Usage() string {
+	switch k.Value.Type() {
+	case "word", "list":
+		return k.Doc + " " + k.takes() + "."
+	}
+	return k.Doc
+}
+
+// takes is what the setting takes, as a phrase: "Size, 1KiB to 1GiB, or auto".
+func (k *Key) takes() string {
+	kind, limits := k.Value.Type(), k.Value.Limits()
+	switch {
+	case kind == "word":
+		return "One of " + limits
+	case kind == "list":
+		return "List " + limits
+	case limits != "":
+		kind += ", " + limits
+	}
+	return strings.ToUpper(kind[:1]) + kind[1:]
+}
+
 // comment is the documentation for people who see the setting in a file.
 func (k *Key) comment() string {
-	s := k.Doc + " " + strings.ToUpper(k.Value.Type()[:1]) + k.Value.Type()[1:]
-	if l := k.Value.Limits(); l != "" {
-		s += ", " + l
-	}
-	s += "."
+	s := k.Doc + " " + k.takes() + "."
 	if k.Live {
 		s += " Live."
 	}

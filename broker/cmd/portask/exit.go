@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
+	"github.com/portask/portask/broker/config"
 	"github.com/portask/portask/broker/fault"
 )
 
@@ -105,6 +107,11 @@ func exitCode(err error) int {
 
 // report prints err on one or two lines: what failed, then what can be done.
 func report(w io.Writer, err error) {
+	var refused *config.Error
+	if errors.As(err, &refused) {
+		fmt.Fprintf(w, "portask: configuration refused\n  %s\n", strings.ReplaceAll(err.Error(), "\n", "\n  "))
+		return
+	}
 	fmt.Fprintf(w, "portask: %v\n", err)
 	if f := fault.Find(err); f != nil {
 		fmt.Fprintf(w, "  %s: %s\n", f.Code, f.Info().Text)

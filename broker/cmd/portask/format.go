@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/portask/portask/broker/config"
 	"github.com/portask/portask/broker/message"
 )
 
@@ -190,36 +191,16 @@ func (f format) append(dst []byte, r *record) []byte {
 	return dst
 }
 
-// parseSize reads a byte size: a number with an optional unit, B, KiB, MiB, GiB
-// or TiB (powers of 1024; K, M, G, T mean the same).
+// parseSize reads a byte size as configurations write it.
 func parseSize(s string) (int64, error) {
-	digits := strings.TrimRight(s, "BKMGTi")
-	unit := s[len(digits):]
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n < 0 {
+	n, err := config.ParseSize(s)
+	if err != nil {
 		return 0, fmt.Errorf("size %q: want a number with B, KiB, MiB, GiB or TiB", s)
 	}
-	shift := 0
-	switch strings.TrimSuffix(strings.TrimSuffix(unit, "B"), "i") {
-	case "":
-		if unit != "" && unit != "B" {
-			return 0, fmt.Errorf("size %q: unknown unit %q", s, unit)
-		}
-	case "K":
-		shift = 10
-	case "M":
-		shift = 20
-	case "G":
-		shift = 30
-	case "T":
-		shift = 40
-	default:
-		return 0, fmt.Errorf("size %q: unknown unit %q", s, unit)
-	}
-	if n > (1<<62)>>shift {
+	if n > 1<<62 {
 		return 0, fmt.Errorf("size %q: too large", s)
 	}
-	return n << shift, nil
+	return n, nil
 }
 
 // sizeText is a byte count for people: 512 B, 3.2 MiB.

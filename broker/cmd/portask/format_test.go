@@ -84,13 +84,13 @@ func FuzzParseFormat(f *testing.F) {
 
 func TestParseSize(t *testing.T) {
 	for s, want := range map[string]int64{
-		"0": 0, "17": 17, "17B": 17, "1KiB": 1024, "1K": 1024, "2KB": 2048, "64MiB": 64 << 20, "3GiB": 3 << 30, "1T": 1 << 40,
+		"0": 0, "17": 17, "17B": 17, "1KiB": 1024, "64MiB": 64 << 20, "3GiB": 3 << 30, "1TiB": 1 << 40,
 	} {
 		if got, err := parseSize(s); err != nil || got != want {
 			t.Errorf("%q: %d, %v; want %d", s, got, err, want)
 		}
 	}
-	for _, s := range []string{"", "x", "-1", "1.5M", "1iB", "1KK", "1X", "K", "9999999T", "1 K"} {
+	for _, s := range []string{"", "x", "-1", "1.5MiB", "1iB", "1K", "2KB", "1X", "KiB", "9999999TiB", "1 KiB"} {
 		if got, err := parseSize(s); err == nil {
 			t.Errorf("%q: accepted as %d", s, got)
 		}

@@ -59,6 +59,7 @@ func newRoot() *cobra.Command {
 		newProduce(g),
 		newConsume(g),
 		newLog(g),
+		newConfig(g),
 		newDoctor(g),
 		newVersion(g),
 		&cobra.Command{

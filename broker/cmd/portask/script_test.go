@@ -45,6 +45,11 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			all := make(brokers)
 			env.Values["brokers"] = all
+			configs, err := filepath.Abs(filepath.Join("..", "..", "..", "configs"))
+			if err != nil {
+				return err
+			}
+			env.Setenv("CONFIGS", configs)
 			env.Defer(func() {
 				for _, b := range all {
 					b.cmd.Process.Kill()
@@ -73,6 +78,7 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	b := &broker{cmd: exec.Command(path, append([]string{"serve", "--listen", "127.0.0.1:0"}, args[1:]...)...)}
 	b.cmd.Dir = ts.MkAbs(".")
+	b.cmd.Env = environ(ts)
 	b.cmd.Stderr = &b.stderr
 	out, err := b.cmd.StdoutPipe()
 	ts.Check(err)
@@ -88,6 +94,22 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	b.rest.Go(func() { r.WriteTo(&strings.Builder{}) })
 	ts.Value("brokers").(brokers)[args[0]] = b
 	ts.Setenv("ADDR", strings.TrimSpace(addr))
+}
+
+// environ is this process's environment with the settings that the script gave by
+// `env`.
+func environ(ts *testscript.TestScript) []string {
+	env := os.Environ()
+	names := []string{envConfig}
+	for k := range newBrokerOptions().schema().Keys() {
+		names = append(names, k.Env())
+	}
+	for _, name := range names {
+		if v := ts.Getenv(name); v != "" {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
 }
 
 // halt NAME [kill]: ends a broker with SIGTERM, expecting exit code 0, or with
@@ -123,6 +145,7 @@ func cmdCode(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	cmd := exec.Command(path, args[1:]...)
 	cmd.Dir = ts.MkAbs(".")
+	cmd.Env = environ(ts)
 	var stderr strings.Builder
 	cmd.Stdout = ts.Stdout()
 	cmd.Stderr = &stderr

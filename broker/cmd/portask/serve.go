@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,56 +9,53 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"time"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"github.com/portask/portask/broker/config"
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/internal/vfs"
-	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/server"
 	"github.com/portask/portask/broker/storage"
 	"github.com/portask/portask/broker/storage/disklog"
 	"github.com/portask/portask/broker/storage/memlog"
 )
 
-// serveFlags are those of `portask serve`; sizes in bytes.
-type serveFlags struct {
-	listen      string
-	insecure    bool
-	data        string
-	engine      string
-	memory      int64
-	addrFile    string
-	nodeID      string
-	loops       int
-	eventEngine string
+// envConfig names the configuration file where --config is not given.
+const envConfig = "PORTASK_CONFIG"
 
-	maxConns         int
-	produceMemory    int64
-	tailMemory       int64
-	slowConsumer     time.Duration
-	maxBatch         int64
-	maxMessage       int64
-	partitions       uint32
-	retention        time.Duration
-	retentionBytes   int64
-	segment          int64
-	shutdownTimeout  time.Duration
-	logLevel, logFmt string
+// launch is what `portask serve` reads its options from. It stays as it is for
+// the life of the process; a reload reads the same sources again.
+type launch struct {
+	file  string
+	flags []config.Override
+}
+
+// register adds --config and the flag of every setting that has one.
+func (l *launch) register(f *pflag.FlagSet) {
+	f.StringVar(&l.file, "config", "", "configuration file: .yaml, .json or .toml; "+envConfig+" if it is not given")
+	for k := range newBrokerOptions().schema().Keys() {
+		if k.Flag == "" {
+			continue
+		}
+		flag := f.VarPF(config.FlagOf(k, &l.flags), k.Flag, "", k.Usage())
+		if k.Value.Type() == "bool" {
+			flag.NoOptDefVal = "true"
+		}
+	}
+}
+
+// load reads everything and validates it.
+func (l *launch) load() (*brokerOptions, *config.Snapshot, error) {
+	o := newBrokerOptions()
+	snap, err := o.schema().Load(config.Sources{File: cmp.Or(l.file, os.Getenv(envConfig)), Env: os.Environ(), Flags: l.flags})
+	return o, snap, err
 }
 
 func newServe(*globals) *cobra.Command {
-	limits := message.DefaultLimits()
-	o := serveFlags{
-		memory:         256 << 20,
-		produceMemory:  64 << 20,
-		tailMemory:     16 << 20,
-		maxBatch:       int64(limits.BatchBytes),
-		maxMessage:     int64(limits.MessageBytes),
-		retentionBytes: -1,
-		segment:        64 << 20,
-	}
+	var l launch
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a broker",
@@ -65,48 +63,30 @@ func newServe(*globals) *cobra.Command {
 syncs and closes its logs, within --shutdown-timeout. A second signal ends it at once, as SIGKILL does; nothing that
 was answered at "accepted" or "durable" is lost by that.
 
+Its settings come from the file of --config, from PORTASK_* variables and from flags; the later wins. SIGHUP, or a
+change of the file, reloads them: what can change in a running broker does, without touching a connection, and the rest
+is named. An invalid file is refused and the old settings stay. See portask config.
+
 The broker has no authentication yet. It listens on loopback and refuses another address without --insecure.`,
 		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return serve(cmd.Context(), &o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return serve(cmd.Context(), &l, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	f := cmd.Flags()
-	f.StringVar(&o.listen, "listen", defaultAddress, "TCP address; port 0 takes a free one")
-	f.BoolVar(&o.insecure, "insecure", false, "serve an address that is not loopback, to anybody who can reach it")
-	f.StringVar(&o.data, "data", "portask-data", "data directory of the disklog engine")
-	f.StringVar(&o.engine, "engine", "disklog", "storage engine: disklog (one directory) or memlog (memory, gone at the end)")
-	f.Var(sizeFlag{n: &o.memory}, "memory", "what the memlog engine may hold")
-	f.StringVar(&o.addrFile, "addr-file", "", "write the address that is served to this file")
-	f.StringVar(&o.nodeID, "node-id", "node-1", "name of this broker in metadata")
-	f.IntVar(&o.loops, "loops", 0, "event loops; 0 is one per core")
-	f.StringVar(&o.eventEngine, "event-engine", "", "epoll (Linux) or std; chosen by itself if empty")
-	f.IntVar(&o.maxConns, "max-connections", 1_000_000, "connections at once")
-	f.Var(sizeFlag{n: &o.produceMemory}, "produce-memory", "sum of the credit given to producers")
-	f.Var(sizeFlag{n: &o.tailMemory}, "tail-memory", "recent batches kept for consumers at the tail")
-	f.DurationVar(&o.slowConsumer, "slow-consumer", 30*time.Second, "a connection that reads nothing for this long is closed")
-	f.Var(sizeFlag{n: &o.maxBatch}, "max-batch", "largest batch")
-	f.Var(sizeFlag{n: &o.maxMessage}, "max-message", "largest message")
-	f.Uint32Var(&o.partitions, "default-partitions", 1, "partitions of a new topic that names none")
-	f.DurationVar(&o.retention, "default-retention", 7*24*time.Hour, "age at which a new topic's segments are removed; 0 is never")
-	f.Var(sizeFlag{n: &o.retentionBytes, unlimited: true}, "default-retention-bytes", "size of a new topic's partition above which its oldest segments are removed")
-	f.Var(sizeFlag{n: &o.segment}, "default-segment", "segment size of a new topic")
-	f.DurationVar(&o.shutdownTimeout, "shutdown-timeout", 30*time.Second, "how long a graceful stop may take")
-	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&o.logFmt, "log-format", "text", "text or json")
+	l.register(cmd.Flags())
 	return cmd
 }
 
 // serve runs a broker until ctx ends.
-func serve(ctx context.Context, o *serveFlags, stdout, stderr io.Writer) (err error) {
-	log, err := o.logger(stderr)
+func serve(ctx context.Context, l *launch, stdout, stderr io.Writer) (err error) {
+	o, snap, err := l.load()
 	if err != nil {
 		return err
 	}
-	opts, err := o.options(log)
-	if err != nil {
-		return err
-	}
+	level := new(slog.LevelVar)
+	level.Set(o.logLevel)
+	log := o.logger(stderr, level)
+	o.collect()
 	engine, err := o.openEngine(log)
 	if err != nil {
 		return err
@@ -116,11 +96,13 @@ func serve(ctx context.Context, o *serveFlags, stdout, stderr io.Writer) (err er
 			err = cerr
 		}
 	}()
-	opts.Engine = engine
-	s, err := server.New(opts)
+	o.server.Engine, o.server.Logger, o.server.Version = engine, log, versionText()
+	s, err := server.New(o.server)
 	if err != nil {
 		return err
 	}
+	r := newReloader(l, s, level, log, o, snap)
+	defer r.close()
 	addr := s.Addr().String()
 	if o.addrFile != "" {
 		if err := writeAddress(o.addrFile, addr); err != nil {
@@ -128,7 +110,10 @@ func serve(ctx context.Context, o *serveFlags, stdout, stderr io.Writer) (err er
 		}
 	}
 	fmt.Fprintf(stdout, "portask: serving on %s\n", addr)
-	log.Info("serving", "address", addr, "engine", engine.Name(), "levels", engine.Levels().String(), "version", versionText())
+	log.Info("serving", "address", addr, "engine", engine.Name(), "levels", engine.Levels().String(), "version", versionText(), "config", snap.File)
+	for _, note := range snap.Notes {
+		log.Warn("the configuration is of an earlier version", "note", note)
+	}
 
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve() }()
@@ -137,8 +122,9 @@ func serve(ctx context.Context, o *serveFlags, stdout, stderr io.Writer) (err er
 		return errors.Join(err, s.Close())
 	case <-ctx.Done():
 	}
-	log.Info("stopping", "timeout", o.shutdownTimeout)
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.shutdownTimeout)
+	timeout := r.close().shutdownTimeout
+	log.Info("stopping", "timeout", timeout)
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	err = s.Shutdown(stop)
 	<-ended // its error tells nothing new: a signal may even come before Serve has begun
@@ -150,29 +136,29 @@ func serve(ctx context.Context, o *serveFlags, stdout, stderr io.Writer) (err er
 	return nil
 }
 
-func (o *serveFlags) logger(w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
-		return nil, usagef("--log-level %q: want debug, info, warn or error", o.logLevel)
-	}
+func (o *brokerOptions) logger(w io.Writer, level slog.Leveler) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: level}
-	switch o.logFmt {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	if o.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
 	}
-	return nil, usagef("--log-format %q: want text or json", o.logFmt)
+	return slog.New(slog.NewTextHandler(w, opts))
 }
 
-func (o *serveFlags) openEngine(log *slog.Logger) (storage.Engine, error) {
+// collect sets the garbage collector up.
+func (o *brokerOptions) collect() {
+	debug.SetGCPercent(o.gcPercent)
+	debug.SetMemoryLimit(o.memoryLimit)
+}
+
+func (o *brokerOptions) openEngine(log *slog.Logger) (storage.Engine, error) {
 	switch o.engine {
-	case "disklog":
-		return disklog.Open(vfs.OS(), o.data, disklog.Options{Logger: log})
-	case "memlog":
-		return memlog.Open(memlog.Options{MaxBytes: o.memory})
+	case engineDisk:
+		o.disk.Logger = log
+		return disklog.Open(vfs.OS(), o.data, o.disk)
+	case engineMemory:
+		return memlog.Open(o.mem)
 	}
-	return nil, fault.New(fault.Invalid, "serve").WithField("engine").WithDetail("%q: want disklog or memlog", o.engine)
+	return nil, fault.New(fault.Internal, "serve").WithField("engine").WithDetail("%q", o.engine)
 }
 
 // writeAddress puts the address where others look for it, whole or not at all:
