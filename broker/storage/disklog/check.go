@@ -1,5 +1,7 @@
 package disklog
 
+import "slices"
+
 // check makes sure that the batches in the intervals [first, last] of v are as
 // they were written. Bytes that this process wrote or read through at open are
 // believed; all others are read and checked once before they are served for
@@ -12,8 +14,8 @@ func (l *Log) check(v *view, first, last int) (damaged bool, err error) {
 	}
 	s.checkMu.Lock()
 	defer s.checkMu.Unlock()
-	if s.checked == nil {
-		s.checked = make([]uint64, (len(v.entries)+63)/64)
+	if need := (len(v.entries) + 63) / 64; len(s.checked) < need {
+		s.checked = append(s.checked, make([]uint64, need-len(s.checked))...)
 	}
 	for i := first; i <= last; i++ {
 		if s.checked[i/64]>>(i%64)&1 != 0 {
@@ -42,17 +44,19 @@ func (v *view) checkInterval(i int) (bad []badRange, err error) {
 	c, end := v.interval(i)
 	sc := newScan(v.s.file, end.pos, v.s.seed)
 	defer sc.done()
-	w := walker{v: v} // for skipGap alone
-	for c = w.skipGap(c); c.pos < end.pos; c = w.skipGap(c) {
+	for c = v.skipGap(c); c.pos < end.pos; c = v.skipGap(c) {
 		f, err := sc.next(c.pos, c.off)
 		if err != nil {
 			return nil, err
 		}
-		if f.kind == foundBatch {
+		if f.kind == foundBatch && f.env.EndOffset() <= end.off {
 			c.pos, c.off = f.end, f.env.EndOffset()
 			continue
 		}
 		r := f.badRange
+		if f.kind == foundBatch { // the index does not agree with it
+			r.end, r.class = end.pos, BatchMissing
+		}
 		if f.kind == foundEnd {
 			r.class = BatchHeader
 		}
@@ -68,14 +72,20 @@ func (v *view) checkInterval(i int) (bad []badRange, err error) {
 	return bad, nil
 }
 
-// addGaps makes what is bad gaps of a segment.
+// addGaps makes what is bad gaps of a segment, if it is not in one already.
 func (l *Log) addGaps(s *segment, bad []badRange) {
-	for i := range bad {
-		l.report(bad[i].problem(s.rel()))
-	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	s.gaps = mergeGaps(s.gaps, gapsOf(bad))
+	var fresh []badRange
+	for _, b := range bad {
+		if !slices.ContainsFunc(s.gaps, func(g gap) bool { return g.from <= b.from && b.next <= g.next && int64(g.pos) <= b.pos }) {
+			fresh = append(fresh, b)
+		}
+	}
+	s.gaps = mergeGaps(s.gaps, gapsOf(fresh))
+	l.mu.Unlock()
+	for i := range fresh {
+		l.report(fresh[i].problem(s.rel()))
+	}
 }
 
 // mergeGaps returns both in order, in new memory.

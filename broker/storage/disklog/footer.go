@@ -80,6 +80,15 @@ func readFooter(f io.ReaderAt, size int64, t *trailer) (footer, error) {
 	if t.flags&flagSnapshot != 0 {
 		ft.snapshot = b[:t.snapshotBytes]
 	}
+	first := t.base
+	for _, g := range ft.gaps {
+		if g.from == first {
+			first = g.next
+		}
+	}
+	if t.entries > 0 && ft.entries[0].off != first {
+		return footer{}, corrupted(what, "the index begins at offset %d, the segment at %d", ft.entries[0].off, t.base)
+	}
 	return ft, nil
 }
 

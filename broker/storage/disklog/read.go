@@ -7,8 +7,8 @@ import (
 	"github.com/portask/portask/broker/storage"
 )
 
-// buffers lends the memory in which reads look at envelopes and check batches.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
+// walkers lends what a read needs, so that it takes no memory of its own.
+var walkers = sync.Pool{New: func() any { return new(walker) }}
 
 // peekBytes is how much of a segment is read to look at envelopes: an index
 // interval of small batches fits.
@@ -20,13 +20,15 @@ func (l *Log) Read(from, below message.Offset, maxBytes int, dst []storage.Run) 
 	const op = "read"
 	had := len(dst)
 	left := int64(maxBytes)
+	w := walkers.Get().(*walker)
+	defer w.done()
 	for {
-		v, limit, err := l.viewAt(op, from, below, len(dst) > had)
-		if err != nil || v.s == nil {
+		limit, err := l.viewAt(w, op, from, below, len(dst) > had)
+		if err != nil || w.s == nil {
 			return dst, err
 		}
-		run, next, err := l.readRun(&v, from, limit, left, len(dst) == had)
-		v.s.Release() // the run has its own
+		run, next, err := l.readRun(w, from, limit, left, len(dst) == had)
+		w.s.Release() // the run has its own
 		if err != nil && len(dst) == had {
 			return dst, err
 		}
@@ -43,22 +45,23 @@ func (l *Log) Read(from, below message.Offset, maxBytes int, dst []storage.Run) 
 	}
 }
 
-// viewAt returns the segment that holds from, with a reference, and the offset
-// at which reading stops. No segment and no error: there is nothing to read.
-// more says that a run was found already, so a gap is only an end.
-func (l *Log) viewAt(op string, from, below message.Offset, more bool) (v view, limit message.Offset, err error) {
+// viewAt gives w the segment that holds from, with a reference, and returns the
+// offset at which reading stops. No segment and no error: there is nothing to
+// read. more says that a run was found already, so a gap is only an end.
+func (l *Log) viewAt(w *walker, op string, from, below message.Offset, more bool) (limit message.Offset, err error) {
+	w.look(view{})
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed.Load() {
-		return v, 0, errClosed(op)
+		return 0, errClosed(op)
 	}
 	start, end := l.Start(), l.End()
 	if from < start || from > end {
-		return v, 0, storage.OutOfRange(op, from, start, end)
+		return 0, storage.OutOfRange(op, from, start, end)
 	}
 	limit = min(below, end)
 	if from >= limit {
-		return v, limit, nil
+		return limit, nil
 	}
 	i := find(l.segs, from)
 	if i == len(l.segs) || l.segs[i].base > from {
@@ -67,25 +70,27 @@ func (l *Log) viewAt(op string, from, below message.Offset, more bool) (v view, 
 			next = l.segs[i].base
 		}
 		if more {
-			return v, limit, nil
+			return limit, nil
 		}
-		return v, limit, &storage.GapError{From: from, Next: next}
+		return limit, &storage.GapError{From: from, Next: next}
 	}
 	l.segs[i].Retain()
-	return l.segs[i].view(), limit, nil
+	w.look(l.segs[i].view())
+	return limit, nil
 }
 
 // readRun finds the run that starts with the batch at from, ends at or before
 // limit and has at most maxBytes, but for its first batch if always. next says
 // that it reaches the segment's end. An empty run without error: the first
 // batch does not fit.
-func (l *Log) readRun(v *view, from, limit message.Offset, maxBytes int64, always bool) (run storage.Run, next bool, err error) {
+func (l *Log) readRun(w *walker, from, limit message.Offset, maxBytes int64, always bool) (run storage.Run, next bool, err error) {
 	const op = "read"
+	v := &w.view
 	if err := v.open(); err != nil {
 		return run, false, failure(op, err)
 	}
 	for {
-		b, damaged, err := l.bounds(v, from, limit, maxBytes, always)
+		b, damaged, err := l.bounds(w, from, limit, maxBytes, always)
 		if err != nil {
 			return run, false, failure(op, err)
 		}
@@ -116,15 +121,14 @@ type bound struct {
 }
 
 // bounds does the work of readRun. damaged: a batch on the way was found to be
-// damaged, and is in v's gaps now.
-func (l *Log) bounds(v *view, from, limit message.Offset, maxBytes int64, always bool) (b bound, damaged bool, err error) {
+// damaged, and is in w's gaps now.
+func (l *Log) bounds(w *walker, from, limit message.Offset, maxBytes int64, always bool) (b bound, damaged bool, err error) {
+	v := &w.view
 	stop, g := v.reach(from)
 	x := v.entries
 	if g != nil || len(x) == 0 {
 		return bound{gap: g}, false, nil
 	}
-	w := walker{v: v}
-	defer w.done()
 	i := lastAtOffset(x, from)
 	if damaged, err = l.check(v, i, i); damaged || err != nil {
 		return b, damaged, err
@@ -202,39 +206,35 @@ func (e *entry) cursor() cursor { return cursor{pos: int64(e.pos), off: e.off, b
 
 // walker reads envelopes of a segment one after the other.
 type walker struct {
-	v   *view
-	buf *[]byte
-	at  int64
-	n   int
+	view
+	at  int64 // position of buf[0]
+	n   int   // valid bytes in buf
+	buf [peekBytes]byte
 }
 
-// done gives the memory back.
+// look makes v what w walks through.
+func (w *walker) look(v view) { w.view, w.n = v, 0 }
+
+// done gives the walker back.
 func (w *walker) done() {
-	if w.buf != nil {
-		buffers.Put(w.buf)
-		w.buf = nil
-	}
+	w.look(view{})
+	walkers.Put(w)
 }
 
 // envelope reads the one at pos. It is believed: its interval was checked.
 func (w *walker) envelope(pos int64) (message.Envelope, error) {
-	if w.buf == nil || pos < w.at || pos+message.EnvelopeBytes > w.at+int64(w.n) {
-		if w.buf == nil {
-			w.buf = buffers.Get().(*[]byte)
-			if cap(*w.buf) < peekBytes {
-				*w.buf = make([]byte, peekBytes)
-			}
-		}
-		w.at, w.n = pos, int(min(peekBytes, w.v.pos-pos))
+	if pos < w.at || pos+message.EnvelopeBytes > w.at+int64(w.n) {
+		w.at, w.n = pos, int(min(peekBytes, w.pos-pos))
 		if w.n < message.EnvelopeBytes {
-			return message.Envelope{}, corrupted("batch", "%s: no batch at position %d", w.v.s.rel(), pos)
+			w.n = 0
+			return message.Envelope{}, corrupted("batch", "%s: no batch at position %d", w.s.rel(), pos)
 		}
-		if err := readAt(w.v.s.file, (*w.buf)[:w.n], pos); err != nil {
+		if err := readAt(w.s.file, w.buf[:w.n], pos); err != nil {
 			w.n = 0
 			return message.Envelope{}, err
 		}
 	}
-	return message.ParseEnvelope((*w.buf)[pos-w.at:w.n], &wideLimits)
+	return message.ParseEnvelope(w.buf[pos-w.at:w.n], &wideLimits)
 }
 
 // next returns the place behind the batch at c.
@@ -259,8 +259,8 @@ func (v *view) interval(i int) (c cursor, end cursor) {
 // seek returns the place of the batch in interval i that holds off, which is in
 // no gap.
 func (w *walker) seek(i int, off message.Offset) (cursor, error) {
-	c, end := w.v.interval(i)
-	if c.before+1 == end.before && len(w.v.gaps) == 0 {
+	c, end := w.interval(i)
+	if c.before+1 == end.before && len(w.gaps) == 0 {
 		return c, nil // the only one
 	}
 	for c = w.skipGap(c); c.pos < end.pos; {
@@ -277,9 +277,9 @@ func (w *walker) seek(i int, off message.Offset) (cursor, error) {
 }
 
 // skipGap moves a place at which a gap begins behind it.
-func (w *walker) skipGap(c cursor) cursor {
-	for i := range w.v.gaps {
-		if g := &w.v.gaps[i]; g.from == c.off && int64(g.pos) == c.pos {
+func (v *view) skipGap(c cursor) cursor {
+	for i := range v.gaps {
+		if g := &v.gaps[i]; g.from == c.off && int64(g.pos) == c.pos {
 			c.pos, c.off = c.pos+int64(g.len), g.next
 		}
 	}
@@ -294,37 +294,39 @@ func (l *Log) OffsetForTime(us int64) (message.Offset, error) {
 		l.mu.Unlock()
 		return 0, errClosed(op)
 	}
-	var v view
+	w := walkers.Get().(*walker)
+	defer w.done()
 	for _, s := range l.segs {
 		if s.batches > 0 && s.maxTime >= us {
 			s.Retain()
-			v = s.view()
+			defer s.Release()
+			w.look(s.view())
 			break
 		}
 	}
 	end := l.End()
 	l.mu.Unlock()
-	if v.s == nil {
+	if w.s == nil {
 		return end, nil
 	}
-	defer v.s.Release()
-	if err := v.open(); err != nil {
+	if err := w.open(); err != nil {
 		return 0, failure(op, err)
 	}
-	off, err := l.timeInSegment(&v, us)
+	if len(w.entries) == 0 {
+		return w.end, nil // all of it is lost
+	}
+	off, err := l.timeInSegment(w, us)
 	return off, failure(op, err)
 }
 
-func (l *Log) timeInSegment(v *view, us int64) (message.Offset, error) {
-	i := lastBeforeTime(v.entries, us)
+func (l *Log) timeInSegment(w *walker, us int64) (message.Offset, error) {
+	i := lastBeforeTime(w.entries, us)
 	// If the batch looked for is found to be lost here, the one behind the gap
 	// is the answer.
-	if _, err := l.check(v, i, i); err != nil {
+	if _, err := l.check(&w.view, i, i); err != nil {
 		return 0, err
 	}
-	w := walker{v: v}
-	defer w.done()
-	c, end := v.interval(i)
+	c, end := w.interval(i)
 	for c = w.skipGap(c); c.pos < end.pos; c = w.skipGap(c) {
 		e, err := w.envelope(c.pos)
 		if err != nil {

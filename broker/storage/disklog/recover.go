@@ -374,7 +374,11 @@ func (r *recovery) readThrough(o *opened) error {
 		if c, err = sc.readThrough(o.base, nil); err != nil {
 			return err
 		}
-		o.sealedOK, c.tail = false, nil
+		o.sealedOK = false
+		if c.end >= r.point {
+			// A bad range that ended at the cut is the tail now.
+			r.stopAt[o.base], c.tail = c.pos, nil
+		}
 	}
 	o.contents, o.tail = c, c.tail
 	r.maxEpoch = max(r.maxEpoch, c.maxEpoch)

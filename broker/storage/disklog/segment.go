@@ -207,7 +207,9 @@ func (v *view) open() error {
 		if err != nil {
 			return err
 		}
-		v.entries = x
+		s.log.mu.Lock()
+		v.entries, v.gaps = x, s.gaps
+		s.log.mu.Unlock()
 	}
 	return nil
 }
@@ -233,20 +235,35 @@ func (s *segment) loadIndex() ([]entry, error) {
 	}
 	if damage(err) {
 		s.log.report(Problem{Class: SegmentFooter, File: s.rel(), Pos: s.size - trailerBytes, Len: trailerBytes, Detail: err.Error()})
-		var c contents
-		sc := newScan(s.file, s.pos, s.seed)
-		c, err = sc.readThrough(s.base, nil)
-		sc.done()
-		x = c.entries
-		if err == nil && len(x) == 0 {
-			return nil, corrupted("segment", "nothing in %s can be read", s.rel())
-		}
+		x, err = s.rebuildIndex()
 	}
 	if err != nil {
 		return nil, err
 	}
 	s.idx.Store(&x)
 	return x, nil
+}
+
+// rebuildIndex makes the index from the batches. What is not one is a gap.
+func (s *segment) rebuildIndex() ([]entry, error) {
+	sc := newScan(s.file, s.pos, s.seed)
+	defer sc.done()
+	c, err := sc.readThrough(s.base, nil)
+	if err != nil {
+		return nil, err
+	}
+	if c.tail != nil {
+		c.bad = append(c.bad, *c.tail)
+		c.pos, c.end = c.tail.end, c.tail.next
+	}
+	if c.end < s.end {
+		c.bad = append(c.bad, badRange{pos: c.pos, end: s.pos, from: c.end, next: s.end, class: BatchMissing})
+	}
+	s.log.addGaps(s, c.bad)
+	s.checkMu.Lock()
+	s.checked = nil // was about other intervals
+	s.checkMu.Unlock()
+	return c.entries, nil
 }
 
 // find returns the index of the segment that holds off, or else of the first

@@ -160,9 +160,8 @@ func (s *segment) replay(from message.Offset, each func(*message.Envelope) error
 	sc := newScan(s.file, s.pos, s.seed)
 	sc.heads = true
 	sc.buf = make([]byte, peekBytes)
-	w := walker{v: &v}
 	c, _ := v.interval(lastAtOffset(v.entries, from))
-	for c = w.skipGap(c); c.pos < v.pos; c = w.skipGap(c) {
+	for c = v.skipGap(c); c.pos < v.pos; c = v.skipGap(c) {
 		f, err := sc.next(c.pos, c.off)
 		if err != nil {
 			return err
