@@ -30,7 +30,7 @@ type subscription struct {
 	logStart message.Offset
 
 	held int // bytes received and not released, as on the wire
-	owed int // bytes released and not returned to the broker
+	owed int // bytes released and not returned to the broker; below 0, bytes to be released that are not returned
 }
 
 func newSubscription(k *Consumer, partition uint32) *subscription {
@@ -53,8 +53,9 @@ func (s *subscription) subscribe(cn *conn) {
 		start = At(s.received)
 	}
 	// What is still held counts against the window, and is returned like the
-	// rest once it is released.
-	s.owed = 0
+	// rest once it is released. What the last delivery took beyond the window
+	// has to be released before: the new handle knows nothing of it.
+	s.owed = min(0, s.k.o.window-s.held)
 	req := wire.Subscribe{
 		Topic: s.k.topic, Partition: s.partition, Start: start.kind, StartValue: start.value,
 		Credit: uint64(max(0, s.k.o.window-s.held)), MaxDeliverBytes: uint32(s.k.o.frame),
