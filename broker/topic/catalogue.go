@@ -219,6 +219,15 @@ func (c *Catalogue) finishRemovals(known map[storage.PartitionID]bool, removing 
 	if err != nil {
 		return fmt.Errorf("open catalogue: %w", err)
 	}
+	there := make(map[storage.PartitionID]bool, len(logs))
+	for _, id := range logs {
+		there[id] = true
+	}
+	for id := range known { // made before their topic was stored
+		if !there[id] {
+			c.opts.Logger.Error("the log of a partition is missing: it begins again at offset 0", "log", id.String())
+		}
+	}
 	for _, id := range logs {
 		switch {
 		case known[id]:
