@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/portask/portask/broker/fault"
@@ -82,11 +83,15 @@ func Inspect(fsys vfs.FS, dir string, filter Filter, fn func(*Item) error) error
 }
 
 func lockDir(fsys vfs.FS, dir string) (interface{ Close() error }, error) {
-	if _, err := fsys.ReadDir(dir); err != nil { // Lock would create files in it
+	names, err := fsys.ReadDir(dir) // Lock would create files in it
+	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fault.New(fault.NotFound, "inspect").WithField("dir").WithDetail("%s does not exist", dir)
 		}
 		return nil, failure("inspect "+dir, err)
+	}
+	if !slices.Contains(names, formatName) && !slices.Contains(names, logsDir) && !slices.Contains(names, metaDir) {
+		return nil, fault.New(fault.NotFound, "inspect").WithField("dir").WithDetail("%s is no data directory: it has neither %s nor %s", dir, formatName, logsDir)
 	}
 	lock, err := fsys.Lock(filepath.Join(dir, lockName))
 	if errors.Is(err, vfs.ErrLocked) {
