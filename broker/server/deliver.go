@@ -40,7 +40,7 @@ func (l *loop) serve(i uint32, s *subscription) {
 	}
 	p := l.srv.cat.ByNum(s.part)
 	if p == nil || p.Closed() {
-		l.endSub(i, s, fault.New(fault.NotFound, "deliver").WithField("topic").WithDetail("the topic was deleted"))
+		l.endSub(i, s, errDeleted())
 		return
 	}
 	from := message.Offset(s.cursor)
@@ -59,6 +59,10 @@ func (l *loop) serve(i uint32, s *subscription) {
 	}
 	l.fromTail(i, s, p, slices)
 	clear(slices)
+}
+
+func errDeleted() error {
+	return fault.New(fault.NotFound, "deliver").WithField("topic").WithDetail("the topic was deleted")
 }
 
 // askHistory has the log looked up on another goroutine.
@@ -120,9 +124,7 @@ func (l *loop) fromTail(i uint32, s *subscription, p *partition.Partition, slice
 	}
 	d.slices, d.skip = append(d.slices, slices...), n
 	if len(d.slices) > weakMax {
-		if err := l.lease(d); err != nil {
-			l.ev.Close(d.conn, err)
-		}
+		_ = l.lease(d) // if the topic was just deleted, the references may last for the frame
 	}
 }
 
@@ -221,8 +223,15 @@ func (l *loop) recycle(d *delivery) {
 	}
 }
 
-// lease replaces the slices of d by runs of the log that hold the same bytes.
-func (l *loop) lease(d *delivery) error {
+// lease replaces the slices of d by runs of the log that hold the same bytes. On
+// an error d is as it was.
+func (l *loop) lease(d *delivery) (err error) {
+	defer func() {
+		if err != nil {
+			releaseRuns(d.runs)
+			d.runs = d.runs[:0]
+		}
+	}()
 	left := 0
 	for k := range d.slices {
 		left += d.slices[k].Len()
@@ -230,9 +239,7 @@ func (l *loop) lease(d *delivery) error {
 	from := d.slices[0].Base
 	for left > 0 {
 		n := len(d.runs)
-		var err error
-		d.runs, err = d.part.Read(from, left, d.runs)
-		if err != nil {
+		if d.runs, err = d.part.Read(from, left, d.runs); err != nil {
 			return err
 		}
 		if len(d.runs) == n {
@@ -402,6 +409,10 @@ func (l *loop) history(r *jobResult) {
 	}
 	var gap *storage.GapError
 	switch {
+	case r.part.Closed():
+		releaseRuns(r.runs)
+		l.endSub(i, s, errDeleted())
+		return
 	case errors.As(r.err, &gap):
 		// What was lost is said once; the subscription goes on behind it.
 		err := fault.New(fault.Corrupted, "deliver").WithField("offset").WithLimit(int64(gap.From), int64(gap.Next)).WithCause(gap)

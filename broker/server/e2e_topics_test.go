@@ -244,7 +244,7 @@ func TestDeleteInUse(t *testing.T) {
 					p := join(f, b).producer(i, wire.OpenProducer{Topic: "t", Ack: b.opts.Engine.Levels().Strongest()})
 					over := false
 					p.onError = func(_ uint32, e *wire.Error) {
-						if e.Code != fault.NotFound && e.Code != fault.Closed || e.Bits&fault.BitClosesConnection != 0 {
+						if e.Code != fault.NotFound || e.Bits&fault.BitClosesConnection != 0 {
 							f.Fatalf("produce: %v", e.Err())
 						}
 						over = true

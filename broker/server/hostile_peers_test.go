@@ -273,7 +273,7 @@ func TestManySubscriptions(t *testing.T) {
 // Peers that ask and do not read fill their own queue and are cut off; those who
 // read on the same loops do not notice.
 func TestAskingWithoutReading(t *testing.T) {
-	floods := 40
+	floods := 24
 	if raceEnabled {
 		floods = 6
 	}
@@ -286,7 +286,7 @@ func TestAskingWithoutReading(t *testing.T) {
 			x    wire.Payload
 		}{
 			{"pings", wire.OpPing, &wire.Ping{}},
-			{"metadata", wire.OpMetadata, &wire.MetadataRequest{Topics: make([]string, 2000)}},
+			{"metadata", wire.OpMetadata, &wire.MetadataRequest{Topics: make([]string, 1000)}},
 			{"fetches", wire.OpFetch, &wire.Fetch{Topic: "good"}},
 			{"patient fetches", wire.OpFetch, &wire.Fetch{Topic: "good", Offset: 0, MinBytes: 1, MaxWaitMs: 1 << 30}},
 			{"errors", 99, &wire.Empty{}},
