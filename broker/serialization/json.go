@@ -50,6 +50,9 @@ func (c *jsonCodec) check(src []byte) error {
 	case n == 0:
 		return cutOff(opDecodeJSON, len(src))
 	case n < len(src):
+		if err := jsonError(json.Unmarshal(src[:n], new(json.RawMessage))); err != nil {
+			return err // the end found is that of no value
+		}
 		return follows(opDecodeJSON, n, len(src))
 	}
 	return checkUTF8(src)

@@ -77,7 +77,8 @@ type MessagePackOptions struct {
 	SortKeys bool
 }
 
-// DefaultOptions are compact forms, and limits of 8 MiB a value (a message of
+// DefaultOptions are compact forms in which equal values are equal bytes, which
+// compress better, and limits of 8 MiB a value (a message of
 // 1 MiB as JSON has at most 6 MiB), 32 levels, 131,072 elements and 64 headers.
 func DefaultOptions() Options {
 	return Options{
@@ -87,6 +88,7 @@ func DefaultOptions() Options {
 			Elements: 128 << 10,
 			Headers:  message.DefaultLimits().Headers,
 		},
+		CBOR:        CBOROptions{Canonical: true},
 		MessagePack: MessagePackOptions{SortKeys: true},
 	}
 }

@@ -50,7 +50,7 @@ func TestValuesRoundTrip(t *testing.T) {
 	for _, o := range []func(*Options){
 		func(*Options) {},
 		func(o *Options) {
-			o.CBOR.Canonical, o.CBOR.TimeTags, o.JSON.Indent, o.MessagePack.NamedFields = true, true, "  ", true
+			o.CBOR.Canonical, o.CBOR.TimeTags, o.JSON.Indent, o.MessagePack.NamedFields = false, true, "  ", true
 		},
 		func(o *Options) {
 			o.JSON.EscapeHTML, o.MessagePack.WideInts, o.MessagePack.CompactFloats = true, true, true
@@ -98,9 +98,9 @@ func TestForms(t *testing.T) {
 		{message.JSON, func(*Options) {}, object, `{"a":1,"b":"<&>"}`},
 		{message.JSON, func(o *Options) { o.JSON.EscapeHTML = true }, object, `{"a":1,"b":"\u003c\u0026\u003e"}`},
 		{message.JSON, func(o *Options) { o.JSON.Indent = " " }, object, "{\n \"a\": 1,\n \"b\": \"<&>\"\n}"},
-		{message.CBOR, func(o *Options) { o.CBOR.Canonical = true }, object, "\xa2\x61a\x01\x61b\x63<&>"},
-		{message.CBOR, func(o *Options) { o.CBOR.Canonical = true }, 1.5, "\xf9\x3e\x00"},
-		{message.CBOR, func(*Options) {}, 1.5, "\xfb\x3f\xf8\x00\x00\x00\x00\x00\x00"},
+		{message.CBOR, func(*Options) {}, object, "\xa2\x61a\x01\x61b\x63<&>"},
+		{message.CBOR, func(*Options) {}, 1.5, "\xf9\x3e\x00"},
+		{message.CBOR, func(o *Options) { o.CBOR.Canonical = false }, 1.5, "\xfb\x3f\xf8\x00\x00\x00\x00\x00\x00"},
 		{message.CBOR, func(*Options) {}, at, "\x78\x1b2023-11-14T22:13:20.000005Z"},
 		{message.CBOR, func(o *Options) { o.CBOR.TimeTags = true }, at, "\xc0\x78\x1b2023-11-14T22:13:20.000005Z"},
 		{message.CBOR, func(o *Options) { o.CBOR.Time = TimeUnix }, at, "\x1a\x65\x53\xf1\x00"},

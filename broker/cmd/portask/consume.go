@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/portask/portask/broker/client"
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/serialization"
 )
 
 // consumeFlags are those of `portask consume`.
@@ -21,6 +23,8 @@ type consumeFlags struct {
 	count      int64
 	follow     bool
 	format     string
+	codec      string
+	messages   bool
 }
 
 func newConsume(g *globals) *cobra.Command {
@@ -38,7 +42,9 @@ until it is interrupted.
   time:RFC3339  the first message of the first batch that is not older
 
 --format prints each message; --output json prints one JSON object a line instead:
-` + formatHelp,
+` + formatHelp + `
+--codec prints values in another encoding than they are stored in, whatever that is: json makes every value readable.
+--messages prints whole messages in that encoding, for ` + "`portask produce --messages`" + ` and other programs.`,
 		Args: exactArgs("TOPIC"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return consume(cmd.Context(), g, &o, args[0], cmd.OutOrStdout(), cmd.ErrOrStderr())
@@ -49,6 +55,8 @@ until it is interrupted.
 	f.IntSliceVar(&o.partitions, "partition", nil, "these partitions only")
 	f.Int64VarP(&o.count, "count", "n", 0, "stop after so many messages; 0 is no limit")
 	f.BoolVarP(&o.follow, "follow", "f", false, "wait for new messages")
+	f.StringVar(&o.codec, "codec", "raw", "how values are printed: "+codecNames+"; raw is as they are stored")
+	f.BoolVar(&o.messages, "messages", false, "print whole messages, encoded as --codec says")
 	f.StringVar(&o.format, "format", `%v\n`, "how a message is printed")
 	return cmd
 }
@@ -57,7 +65,9 @@ until it is interrupted.
 type consumed struct {
 	topic  string
 	print  func(dst []byte, r *record) ([]byte, error)
-	remain int64 // messages to print; below 0 is no limit
+	values transcoder
+	whole  serialization.Codec // of --messages, instead of print; nil without
+	remain int64               // messages to print; below 0 is no limit
 	// ends are the offsets at which each partition is done; nil with --follow.
 	ends    map[uint32]message.Offset
 	damaged int // ranges that are missing or damaged
@@ -80,8 +90,16 @@ func consume(ctx context.Context, g *globals, o *consumeFlags, topic string, std
 	if run.remain == 0 {
 		run.remain = -1
 	}
+	if run.values.to, err = parseCodec(o.codec); err != nil {
+		return err
+	}
 	if g.output == "json" {
 		run.print = appendJSON
+	}
+	if o.messages {
+		if run.whole, err = wholeCodec(run.values.to); err != nil {
+			return err
+		}
 	}
 	c, err := g.dial(ctx)
 	if err != nil {
@@ -214,32 +232,59 @@ func (run *consumed) damage(stderr io.Writer, err error) {
 }
 
 // batch prints the messages of one delivery.
-func (run *consumed) batch(b *client.Batch, out *bufio.Writer, stderr io.Writer) error {
-	end, bounded := run.ends[b.Partition]
-	if run.ends != nil && !bounded {
+func (run *consumed) batch(b *client.Batch, out *bufio.Writer, stderr io.Writer) (err error) {
+	if _, more := run.ends[b.Partition]; run.ends != nil && !more {
 		return nil // this partition is done
 	}
-	for m, err := range b.Messages() {
-		if err != nil {
-			run.damage(stderr, err)
-			continue
-		}
-		if bounded && m.Offset >= end {
-			break
-		}
-		run.buf, err = run.print(run.buf[:0], &record{Topic: run.topic, Partition: b.Partition, Message: m})
-		if err != nil {
+	if run.whole != nil {
+		if run.buf, err = serialization.AppendBatch(run.buf[:0], run.whole, run.wanted(b, stderr)); err != nil {
 			return err
 		}
-		if _, err := out.Write(run.buf); err != nil {
-			return err
-		}
-		if run.remain > 0 {
-			if run.remain--; run.remain == 0 {
-				return nil
+		_, err = out.Write(run.buf)
+	} else {
+		for m := range run.wanted(b, stderr) {
+			if err = run.one(&record{Topic: run.topic, Partition: b.Partition, Message: m}, out, stderr); err != nil {
+				return err
 			}
 		}
 	}
-	run.reached(b.Partition, b.End)
-	return nil
+	if run.remain != 0 {
+		run.reached(b.Partition, b.End)
+	}
+	return err
+}
+
+// wanted are the messages of one delivery that are to be printed.
+func (run *consumed) wanted(b *client.Batch, stderr io.Writer) iter.Seq[*message.Message] {
+	end, bounded := run.ends[b.Partition]
+	return func(yield func(*message.Message) bool) {
+		for m, err := range b.Messages() {
+			if err != nil {
+				run.damage(stderr, err)
+				continue
+			}
+			if bounded && m.Offset >= end || run.remain == 0 {
+				return
+			}
+			run.remain = max(run.remain-1, -1)
+			if !yield(m) || run.remain == 0 {
+				return
+			}
+		}
+	}
+}
+
+// one prints one message. A value that does not decode is damage.
+func (run *consumed) one(r *record, out *bufio.Writer, stderr io.Writer) error {
+	value, err := run.values.value(r.Message)
+	if err != nil {
+		run.damage(stderr, err)
+		return nil
+	}
+	r.Message.Value = value
+	if run.buf, err = run.print(run.buf[:0], r); err != nil {
+		return err
+	}
+	_, err = out.Write(run.buf)
+	return err
 }

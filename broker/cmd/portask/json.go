@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"unicode/utf8"
+
+	"github.com/portask/portask/broker/message"
 )
 
 // jsonRecord is a consumed message as one line of JSON. A key or value that is
@@ -18,6 +20,7 @@ type jsonRecord struct {
 	KeyBytes  []byte       `json:"key_base64,omitempty"`
 	Value     *string      `json:"value,omitempty"`
 	ValBytes  []byte       `json:"value_base64,omitempty"`
+	Encoding  string       `json:"encoding,omitempty"`
 	Headers   []jsonHeader `json:"headers,omitempty"`
 }
 
@@ -50,6 +53,9 @@ func appendJSON(dst []byte, r *record) ([]byte, error) {
 	}
 	j.Key, j.KeyBytes = textOrBytes(r.Message.Key)
 	j.Value, j.ValBytes = textOrBytes(r.Message.Value)
+	if r.Message.Encoding != message.Raw {
+		j.Encoding = r.Message.Encoding.String()
+	}
 	for _, h := range r.Message.Headers {
 		jh := jsonHeader{Key: h.Key}
 		jh.Value, jh.ValBytes = textOrBytes(h.Value)

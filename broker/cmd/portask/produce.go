@@ -12,6 +12,7 @@ import (
 	"github.com/portask/portask/broker/client"
 	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/serialization"
 )
 
 // produceFlags are those of `portask produce`.
@@ -25,6 +26,11 @@ type produceFlags struct {
 	algorithm string
 	strategy  string
 	linger    time.Duration
+	codec     string
+	messages  bool
+
+	encoding message.Encoding    // of --codec
+	source   serialization.Codec // of --messages
 }
 
 func newProduce(g *globals) *cobra.Command {
@@ -35,6 +41,10 @@ func newProduce(g *globals) *cobra.Command {
 		Long: `Send each line of the files, or of standard input, as one message; with --whole, each file is one message.
 The command ends when every message was answered at the level of --ack, and prints how many there were. It stops at the
 first failure and names the line.
+
+With --codec each line, or file, is JSON, and is sent in that encoding; every batch names it, so that consumers know.
+With --messages the input is whole messages in that encoding, as ` + "`portask consume --messages`" + ` prints them: keys, headers,
+ids and times are kept, offsets are not.
 
   none      not answered at all
   accepted  the broker has it: survives the end of the broker's process
@@ -58,12 +68,22 @@ first failure and names the line.
 	f.StringVar(&o.ack, "ack", "durable", "none, accepted or durable")
 	f.StringVar(&o.algorithm, "compression", "zstd", "none, gzip, snappy, lz4, zstd or brotli")
 	f.StringVar(&o.strategy, "compress", "threshold", "always, never, or threshold: batches from 1 KiB, if it saves something")
+	f.StringVar(&o.codec, "codec", "raw", "how values are encoded: "+codecNames+"; but for raw, the input is JSON")
+	f.BoolVar(&o.messages, "messages", false, "the input is whole messages, encoded as --codec says")
 	f.DurationVar(&o.linger, "linger", 5*time.Millisecond, "how long a batch may wait to fill")
 	return cmd
 }
 
 // options checks the flags that are the command's own.
 func (o *produceFlags) options() (opts []client.ProducerOption, headers []message.Header, err error) {
+	if o.encoding, err = parseCodec(o.codec); err != nil {
+		return nil, nil, err
+	}
+	if o.messages {
+		if o.source, err = wholeCodec(o.encoding); err != nil {
+			return nil, nil, err
+		}
+	}
 	level, err := message.ParseAckLevel(o.ack)
 	if err != nil {
 		return nil, nil, usagef("--ack %q: want none, accepted or durable", o.ack)
@@ -85,9 +105,11 @@ func (o *produceFlags) options() (opts []client.ProducerOption, headers []messag
 	for _, p := range pairs {
 		headers = append(headers, message.Header{Key: p.name, Value: p.value})
 	}
-	return []client.ProducerOption{
-		client.WithAck(level), client.WithCompression(policy), client.WithLinger(o.linger),
-	}, headers, nil
+	opts = []client.ProducerOption{client.WithAck(level), client.WithCompression(policy), client.WithLinger(o.linger)}
+	if !o.messages { // those say it themselves
+		opts = append(opts, client.WithEncoding(o.encoding))
+	}
+	return opts, headers, nil
 }
 
 // produceReport is what the command prints at its end.
@@ -109,6 +131,9 @@ func produce(ctx context.Context, g *globals, o *produceFlags, topic string, fil
 	}
 	if o.whole && len(files) == 0 {
 		return usagef("--whole: name the files; - is standard input")
+	}
+	if o.messages && (o.whole || len(separator) > 0 || o.key != "" || len(headers) > 0) {
+		return usagef("--messages: the messages are whole; --whole, --key, --key-separator and --header have no meaning")
 	}
 	if o.whole && len(separator) > 0 {
 		return usagef("--key-separator splits lines; it has no meaning with --whole")
@@ -137,40 +162,76 @@ func produce(ctx context.Context, g *globals, o *produceFlags, topic string, fil
 	return err
 }
 
+// sending is one run of the command.
+type sending struct {
+	p         *client.Producer
+	partition int                     // negative: the producer's choice
+	stop      context.CancelCauseFunc // called with the first failure of an answer
+
+	mu     sync.Mutex
+	report produceReport // guarded by mu
+}
+
+// one hands m, which came from at, to the producer.
+func (s *sending) one(ctx context.Context, at place, m *message.Message) error {
+	size := int64(len(m.Value))
+	answered := func(_ client.Receipt, err error) {
+		if err != nil {
+			s.stop(fmt.Errorf("%s: %w", at, err))
+			return
+		}
+		s.mu.Lock()
+		s.report.Messages++
+		s.report.Bytes += size
+		s.mu.Unlock()
+	}
+	var err error
+	if s.partition >= 0 {
+		err = s.p.SendAsyncTo(ctx, uint32(s.partition), m, answered)
+	} else {
+		err = s.p.SendAsync(ctx, m, answered)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", at, err)
+	}
+	return nil
+}
+
+// lines sends each line or file of in.
+func (s *sending) lines(ctx context.Context, o *produceFlags, in *input, headers []message.Header) error {
+	var m message.Message // one for all: the producer copies it
+	return in.each(func(at place, key, value []byte) error {
+		if key == nil && o.key != "" {
+			key = []byte(o.key)
+		}
+		m.Key, m.Headers = key, headers
+		if o.encoding == message.Raw {
+			m.Value = value
+			return s.one(ctx, at, &m)
+		}
+		v, err := readJSON(value)
+		if err == nil {
+			err = s.p.Encode(&m, v)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", at, err)
+		}
+		return s.one(ctx, at, &m)
+	})
+}
+
 // send passes every message of in to the producer and waits for the answers.
 // The first failure, of reading, sending or of an answer, ends it.
 func send(ctx context.Context, p *client.Producer, o *produceFlags, in *input, headers []message.Header) (produceReport, error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	var mu sync.Mutex
-	var report produceReport // guarded by mu
-	err := in.each(func(at place, key, value []byte) error {
-		if key == nil && o.key != "" {
-			key = []byte(o.key)
-		}
-		m := message.Message{Key: key, Value: value, Headers: headers}
-		size := int64(len(value))
-		answered := func(_ client.Receipt, err error) {
-			if err != nil {
-				stop(fmt.Errorf("%s: %w", at, err))
-				return
-			}
-			mu.Lock()
-			report.Messages++
-			report.Bytes += size
-			mu.Unlock()
-		}
-		var err error
-		if o.partition >= 0 {
-			err = p.SendAsyncTo(ctx, uint32(o.partition), &m, answered)
-		} else {
-			err = p.SendAsync(ctx, &m, answered)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", at, err)
-		}
-		return nil
-	})
+	s := &sending{p: p, partition: o.partition, stop: stop}
+	var err error
+	if o.messages {
+		err = eachMessage(o.source, in.files, in.stdin, func(at place, m *message.Message) error { return s.one(ctx, at, m) })
+	} else {
+		err = s.lines(ctx, o, in, headers)
+	}
 	if err == nil {
 		err = p.Flush(ctx)
 	}
@@ -181,7 +242,7 @@ func send(ctx context.Context, p *client.Producer, o *produceFlags, in *input, h
 	if cerr := p.Close(ctx); err == nil {
 		err = cerr
 	}
-	mu.Lock()
-	defer mu.Unlock()
-	return report, err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.report, err
 }

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/serialization"
+)
+
+// codecNames is how flags name what --codec takes.
+const codecNames = "raw, cbor, json or msgpack"
+
+// parseCodec reads --codec.
+func parseCodec(s string) (message.Encoding, error) {
+	e, err := message.ParseEncoding(s)
+	if err != nil {
+		return 0, usagef("--codec %q: want %s", s, codecNames)
+	}
+	return e, nil
+}
+
+// wholeCodec returns the codec of --messages.
+func wholeCodec(e message.Encoding) (serialization.Codec, error) {
+	if e == message.Raw {
+		return nil, usagef("--messages: name their encoding with --codec: cbor, json or msgpack")
+	}
+	return serialization.Default().Codec(e)
+}
+
+// readJSON returns the Go value of a line or file of JSON.
+func readJSON(b []byte) (v any, err error) {
+	c, err := serialization.Default().Codec(message.JSON)
+	if err != nil {
+		return nil, err
+	}
+	return v, c.DecodeValue(b, &v)
+}
+
+// eachMessage calls fn for each whole message of the files, or of stdin if there
+// are none. The message is valid during the call. An error of fn ends it.
+func eachMessage(c serialization.Codec, files []string, stdin io.Reader, fn func(at place, m *message.Message) error) error {
+	if len(files) == 0 {
+		files = []string{"-"}
+	}
+	for _, name := range files {
+		if err := messagesOf(c, name, stdin, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func messagesOf(c serialization.Codec, name string, r io.Reader, fn func(at place, m *message.Message) error) error {
+	if name == "-" {
+		name = "stdin"
+	} else {
+		f, err := os.Open(name)
+		if err != nil {
+			return notFound(err)
+		}
+		defer f.Close()
+		r = f
+	}
+	d := serialization.NewDecoder(r, c, serialization.DefaultOptions().Limits)
+	var ms []message.Message
+	for n := 0; ; {
+		var err error
+		ms, err = d.Next(ms[:0])
+		for i := range ms {
+			n++
+			if err := fn(place{name, n}, &ms[i]); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+}
+
+// transcoder turns values into one encoding, whatever they come in.
+type transcoder struct {
+	to  message.Encoding // Raw: values stay as they are stored
+	buf []byte
+}
+
+// value returns the value of m, valid until the next call.
+func (t *transcoder) value(m *message.Message) ([]byte, error) {
+	if t.to == message.Raw || m.Encoding == t.to || m.Value == nil {
+		return m.Value, nil
+	}
+	var err error
+	if t.buf, err = serialization.Default().Transcode(t.buf[:0], m.Value, m.Encoding, t.to); err != nil {
+		return nil, fmt.Errorf("offset %d: %w", m.Offset, err)
+	}
+	return t.buf, nil
+}
