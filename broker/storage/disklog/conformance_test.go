@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
+	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -23,7 +25,12 @@ func TestMain(m *testing.M) {
 func fixed(o Options) Options {
 	rng := rand.New(rand.NewPCG(1, 2))
 	o.inline = true
-	o.random = rng.Uint64
+	var mu sync.Mutex // segments are made and recycled by whoever calls
+	o.random = func() uint64 {
+		mu.Lock()
+		defer mu.Unlock()
+		return rng.Uint64()
+	}
 	return o
 }
 
