@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
-	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
