@@ -13,10 +13,10 @@ import (
 
 // smallSockets makes the kernel take little for a peer that does not read; less
 // than two segments of loopback (64 KiB) would wait for delayed acknowledgements.
-func smallSockets(o *evloop.Options) { o.SendBufferBytes = 128 << 10 }
+var smallSockets = evloop.Options{SendBufferBytes: 128 << 10}
 
 // tinySockets makes it take next to nothing.
-func tinySockets(o *evloop.Options) { o.SendBufferBytes = 16 << 10 }
+var tinySockets = evloop.Options{SendBufferBytes: 16 << 10}
 
 // Two hundred consumers with endless credit that do not read a byte: a good one
 // gets everything, the producer is not held up, memory stays within the tail,
@@ -29,7 +29,7 @@ func TestStuckConsumersCostThemselvesOnly(t *testing.T) {
 	const messages, size = 64, 1 << 10
 	onEach(t, func(t *testing.T, s setting) {
 		const tail = 2 << 20
-		b := s.start(t, Options{Loops: 2, TailBytes: tail, tune: smallSockets})
+		b := s.start(t, Options{Loops: 2, TailBytes: tail, Network: smallSockets})
 		b.topic("t", topic.Config{Visibility: message.AckAccepted})
 		var lame []*reader
 		for range stuck {
@@ -102,7 +102,7 @@ func TestCreditIsPerSubscription(t *testing.T) {
 // Who takes nothing of a frame for SlowConsumer is closed, and no one else.
 func TestSlowConsumerIsClosed(t *testing.T) {
 	onEach(t, func(t *testing.T, s setting) {
-		b := s.start(t, Options{Loops: 1, SlowConsumer: 300 * time.Millisecond, tune: smallSockets})
+		b := s.start(t, Options{Loops: 1, SlowConsumer: 300 * time.Millisecond, Network: smallSockets})
 		b.topic("t", topic.Config{Visibility: message.AckAccepted})
 		slow := dial(t, b, 4<<10)
 		slow.greet(&wire.Hello{})
@@ -138,7 +138,7 @@ func TestSlowConsumerIsClosed(t *testing.T) {
 // byte: partial writes, from memory and by sendfile, continue where they ended.
 func TestHistoryThroughANarrowPipe(t *testing.T) {
 	onAll(t, func(t *testing.T, s setting) {
-		b := s.start(t, Options{Loops: 1, TailBytes: 1, tune: tinySockets})
+		b := s.start(t, Options{Loops: 1, TailBytes: 1, Network: tinySockets})
 		b.topic("t", topic.Config{Visibility: message.AckAccepted, SegmentBytes: 256 << 10})
 		p := join(t, b).producer(1, wire.OpenProducer{Topic: "t", Ack: message.AckAccepted})
 		const batches, messages = 50, 60
@@ -207,7 +207,7 @@ func TestConsumerFallsBehindAndCatchesUp(t *testing.T) {
 // subscription of its connection waiting: they take turns.
 func TestSubscriptionsOfAConnectionTakeTurns(t *testing.T) {
 	onEach(t, func(t *testing.T, s setting) {
-		b := s.start(t, Options{Loops: 1, tune: tinySockets})
+		b := s.start(t, Options{Loops: 1, Network: tinySockets})
 		b.topic("t", topic.Config{Partitions: 3, Visibility: message.AckAccepted})
 		p := join(t, b).producer(1, wire.OpenProducer{Topic: "t", Ack: message.AckAccepted})
 		const batches, messages = 60, 64

@@ -152,9 +152,9 @@ func TestShutdownAnswersWhatIsInFlight(t *testing.T) {
 func TestShutdownDoesNotWaitForTheStubborn(t *testing.T) {
 	onEach(t, func(t *testing.T, s setting) {
 		for _, limit := range []time.Duration{300 * time.Millisecond, patience} {
-			b := s.start(t, Options{Loops: 2, tune: func(o *evloop.Options) {
-				smallSockets(o)
-				o.CloseTimeout = 500 * time.Millisecond // peers here do not read before the end
+			b := s.start(t, Options{Loops: 2, Network: evloop.Options{
+				SendBufferBytes: smallSockets.SendBufferBytes,
+				CloseTimeout:    500 * time.Millisecond, // peers here do not read before the end
 			}})
 			b.topic("t", topic.Config{Visibility: message.AckAccepted})
 			stuck := dial(t, b, 4<<10)

@@ -114,6 +114,12 @@ func (b *broker) end() {
 		if err := <-b.served; err != nil {
 			b.t.Errorf("serve: %v", err)
 		}
+		if st := b.pool.Stats(); st.LiveBytes != 0 || st.FreeBytes != 0 {
+			b.t.Errorf("the pool after the end: %v", st)
+		}
+		if st := b.opts.Engine.Stats(); st.HeldBytes != 0 {
+			b.t.Errorf("%d bytes are still leased from the log", st.HeldBytes)
+		}
 		if err := b.opts.Engine.Close(); err != nil {
 			b.t.Errorf("close engine: %v", err)
 		}

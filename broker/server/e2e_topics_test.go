@@ -181,7 +181,7 @@ func TestThousandTopics(t *testing.T) {
 		} else if raceEnabled {
 			topics, partitions = 250, 20
 		}
-		b := s.start(t, Options{Loops: 1, tune: tinySockets})
+		b := s.start(t, Options{Loops: 1, Network: tinySockets})
 		a := join(t, b)
 		const window = 10 // unanswered: a connection may have 16
 		name := func(i int) string { return fmt.Sprintf("topic-%04d-%s", i, strings.Repeat("x", 100)) }

@@ -57,7 +57,7 @@ func TestHalfFrames(t *testing.T) {
 // than a frame may take, for progress does not extend the time.
 func TestDrippingPeer(t *testing.T) {
 	onEach(t, func(t *testing.T, s setting) {
-		b := hostileBroker(t, s, Options{tune: func(o *evloop.Options) { o.PartialTimeout = 500 * time.Millisecond }})
+		b := hostileBroker(t, s, Options{Network: evloop.Options{PartialTimeout: 500 * time.Millisecond}})
 		w := withBystanders(t, b)
 		p := join(t, b)
 		began := time.Now()
@@ -278,7 +278,7 @@ func TestAskingWithoutReading(t *testing.T) {
 		floods = 6
 	}
 	onEach(t, func(t *testing.T, s setting) {
-		b := hostileBroker(t, s, Options{SlowConsumer: 500 * time.Millisecond, tune: smallSockets})
+		b := hostileBroker(t, s, Options{SlowConsumer: 500 * time.Millisecond, Network: smallSockets})
 		w := withBystanders(t, b)
 		for _, tc := range []struct {
 			name string

@@ -147,7 +147,7 @@ func TestBadBeginnings(t *testing.T) {
 		t.Run(strings.ReplaceAll(tc.name, " ", "-"), func(t *testing.T) {
 			t.Parallel()
 			for _, events := range []string{evloop.EngineStd, ""} {
-				b := setting{events: events, store: "memlog"}.start(t, Options{Loops: 1, tune: shortBeginnings})
+				b := setting{events: events, store: "memlog"}.start(t, Options{Loops: 1, Network: shortBeginnings})
 				p := dial(t, b, 0)
 				p.write(tc.say)
 				switch {
@@ -175,7 +175,7 @@ func TestBadBeginnings(t *testing.T) {
 	}
 }
 
-func shortBeginnings(o *evloop.Options) { o.PreTimeout = 300 * time.Millisecond }
+var shortBeginnings = evloop.Options{PreTimeout: 300 * time.Millisecond}
 
 // badBatch is what is wrong with a batch: change edits it, and its header is
 // sealed again if reseal says so.

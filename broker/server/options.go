@@ -67,9 +67,6 @@ type Options struct {
 	Committer partition.CommitterOptions
 	// RetentionEvery is the time between two looks at expired segments.
 	RetentionEvery time.Duration
-
-	// tune changes the event loops' options last, for tests.
-	tune func(*evloop.Options)
 }
 
 // LoopsMax bounds Options.Loops: a partition keeps its interested loops in one

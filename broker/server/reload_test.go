@@ -128,7 +128,7 @@ func split(err error) []error {
 // consumers, change while they are being waited for.
 func TestReloadWakesTimers(t *testing.T) {
 	s := setting{"std", "memlog"}
-	o := Options{Loops: 1, RetentionEvery: time.Hour, SlowConsumer: time.Hour, tune: smallSockets}
+	o := Options{Loops: 1, RetentionEvery: time.Hour, SlowConsumer: time.Hour, Network: smallSockets}
 	b := s.start(t, o)
 	b.topic("t", topic.Config{Visibility: message.AckAccepted, SegmentBytes: 64 << 10, RetentionMs: 200})
 	slow := dial(t, b, 4<<10)

@@ -116,9 +116,6 @@ func (s *Server) listen() error {
 	eo := o.Network
 	eo.Loops, eo.Handler, eo.Pool, eo.Engine = o.Loops, func(i int) evloop.Handler { return handler{s.loops[i]} }, s.pool, o.EventEngine
 	eo.ReadBytes, eo.MaxConns, eo.UnitMaxBytes, eo.InBudgetBytes = o.ReceiveBytes, o.MaxConns, wire.DefaultMaxFrame+4, partial
-	if o.tune != nil {
-		o.tune(&eo)
-	}
 	s.ev, err = evloop.New(ln, eo)
 	if err != nil {
 		return errors.Join(fmt.Errorf("start event loops: %w", err), ln.Close())
@@ -212,6 +209,9 @@ func (s *Server) teardown() error {
 	}
 	err := s.cat.Close()
 	s.committer.Close()
+	if s.pool != nil {
+		s.pool.Close()
+	}
 	return err
 }
 
