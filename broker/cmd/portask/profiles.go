@@ -55,7 +55,7 @@ var profiles = []profile{
 		"The broker has no authentication yet: it serves loopback, or a network that you trust with --insecure.",
 	}, set: []choice{
 		{"storage.directory", "/var/lib/portask", "A file system of its own, ext4 or xfs: nobody else fills it or waits for its syncs."},
-		{"storage.disklog.spare_segments", "8", "Bursts on several partitions roll into segments that are ready. 8 of 256 MiB take 2 GiB."},
+		{"storage.disklog.spare_segments", "4", "Bursts on several partitions roll into segments that are ready. 4 of 256 MiB take up to 1 GiB."},
 		{"storage.disklog.open_segments", "4096", "Consumers of history do not wait for files to be opened. Raise LimitNOFILE with it."},
 		{"storage.commit.workers", "16", "An NVMe disk syncs many files at once; partitions do not wait for each other's."},
 		{"topics.segment", "256MiB", "A roll costs a sync and a new file: at 1 GB/s four a second instead of sixteen."},
