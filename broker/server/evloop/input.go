@@ -26,7 +26,7 @@ const (
 	// bytesPerTurn is how much of one connection is taken before the handler's
 	// TurnEnd: what a turn took in should still be in the processor's cache when
 	// it is written and delivered, and who delivers must keep up with who reads.
-	bytesPerTurn = 512 << 10
+	bytesPerTurn = 1 << 20
 	// shrinkAfter is how many reads in a row must leave room before the receive
 	// chunk gets smaller again.
 	shrinkAfter = 64
