@@ -23,7 +23,7 @@ FUZZTIME ?= 10s
 PAYLOADS ?=
 # Kills of the real server in the SIGKILL campaign.
 KILLS    ?= 20
-export PORTASK_KILLS = $(KILLS)
+export LOADGEN_KILLS = $(KILLS)
 
 .PHONY: help
 help: ## this list

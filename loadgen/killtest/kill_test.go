@@ -20,15 +20,15 @@ import (
 	"github.com/portask/portask/loadgen/payload"
 )
 
-// kills is the length of the campaign; PORTASK_KILLS makes it longer.
+// kills is the length of the campaign; LOADGEN_KILLS makes it longer.
 func kills(t *testing.T) int {
-	s := os.Getenv("PORTASK_KILLS")
+	s := os.Getenv("LOADGEN_KILLS")
 	if s == "" {
 		return 20
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 1 {
-		t.Fatalf("PORTASK_KILLS=%q: want a number from 1", s)
+		t.Fatalf("LOADGEN_KILLS=%q: want a number from 1", s)
 	}
 	return n
 }

@@ -2,13 +2,16 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/pelletier/go-toml/v2"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v3"
 
@@ -192,6 +195,44 @@ func TestTableAgreesWithComponents(t *testing.T) {
 	}
 }
 
+// inForce is everything that a reload changes: what Server.Reload takes, and what
+// the process does by itself.
+func (o *brokerOptions) inForce() string {
+	s := &o.server
+	return fmt.Sprint(s.SlowConsumer, s.ProducerBytes, s.DeliverBytes, s.Algorithms, s.Encodings, s.RetentionEvery, s.Topics,
+		o.logLevel, o.gcPercent, o.memoryLimit, o.shutdownTimeout)
+}
+
+// A setting is called live if, and only if, a reload changes it.
+func TestLiveSettingsAreThoseThatReloadChanges(t *testing.T) {
+	for k := range plainOptions().schema().Keys() {
+		var others []string
+		switch k.Value.Type() {
+		case "bool":
+			others = []string{"true", "false"}
+		case "string":
+			others = []string{"127.0.0.1:1"}
+		case "word", "list":
+			others = strings.FieldsFunc(strings.NewReplacer(" or ", ",", "of ", "", " ", "").Replace(k.Value.Limits()), func(r rune) bool { return r == ',' })
+		default:
+			least, rest, _ := strings.Cut(k.Value.Limits(), " to ")
+			most, _, _ := strings.Cut(rest, ", or ")
+			others = []string{least, most}
+		}
+		changes := false
+		for _, text := range others {
+			o := plainOptions()
+			before := o.inForce()
+			if _, err := o.schema().Load(config.Sources{Flags: []config.Override{{Path: k.Path(), Text: text}}}); err == nil {
+				changes = changes || o.inForce() != before
+			}
+		}
+		if changes != k.Live {
+			t.Errorf("%s: live is %t; a reload changes it: %t", k.Path(), k.Live, changes)
+		}
+	}
+}
+
 // Every violation that a component can report is shown under a key of the table.
 func TestViolationsHaveKeys(t *testing.T) {
 	o := plainOptions()
@@ -243,13 +284,28 @@ func BenchmarkLoad(b *testing.B) {
 				b.Fatal(err)
 			}
 			l := launch{file: file}
-			b.SetBytes(int64(text.Len()))
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, _, err := l.load(); err != nil {
-					b.Fatal(err)
+			b.Run("way=load", func(b *testing.B) {
+				b.SetBytes(int64(text.Len()))
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, _, err := l.load(); err != nil {
+						b.Fatal(err)
+					}
 				}
-			}
+			})
+			// What the library alone takes to decode the same bytes into a map,
+			// without lines, names, types or limits.
+			plain := map[config.Format]func([]byte, any) error{config.YAML: yaml.Unmarshal, config.JSON: json.Unmarshal, config.TOML: toml.Unmarshal}[f]
+			b.Run("way=plain", func(b *testing.B) {
+				b.SetBytes(int64(text.Len()))
+				b.ReportAllocs()
+				for b.Loop() {
+					var m map[string]any
+					if err := plain(text.Bytes(), &m); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
 		})
 	}
 }
