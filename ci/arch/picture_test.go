@@ -35,7 +35,7 @@ const picture = `
 	broker/server/evloop:         broker/mempool broker/fault
 	broker/server:                broker/server/evloop broker/topic broker/partition broker/storage broker/mempool broker/wire broker/compression broker/message broker/fault
 
-	broker/client:                broker/wire broker/compression broker/mempool broker/message broker/fault
+	broker/client:                broker/wire broker/compression broker/serialization broker/mempool broker/message broker/fault
 
 	broker/cmd/portask:           broker/...
 
