@@ -19,6 +19,7 @@ import (
 // A peer that is silent for three intervals is taken for dead, one that pings is
 // not, however little else it says.
 func TestHeartbeats(t *testing.T) {
+	t.Parallel() // it waits
 	onEach(t, func(t *testing.T, s setting) {
 		b := s.start(t, Options{Loops: 2})
 		began := time.Now()
@@ -150,6 +151,7 @@ func TestShutdownAnswersWhatIsInFlight(t *testing.T) {
 // Who does not leave when asked to is closed when the time that GOAWAY named is
 // over, also a consumer in mid-frame; a deadline of the caller's comes first.
 func TestShutdownDoesNotWaitForTheStubborn(t *testing.T) {
+	t.Parallel() // it waits
 	onEach(t, func(t *testing.T, s setting) {
 		for _, limit := range []time.Duration{300 * time.Millisecond, patience} {
 			b := s.start(t, Options{Loops: 2, Network: evloop.Options{

@@ -56,6 +56,7 @@ func TestHalfFrames(t *testing.T) {
 // A peer that sends a byte now and then does not keep its frame open for longer
 // than a frame may take, for progress does not extend the time.
 func TestDrippingPeer(t *testing.T) {
+	t.Parallel() // it waits
 	onEach(t, func(t *testing.T, s setting) {
 		b := hostileBroker(t, s, Options{Network: evloop.Options{PartialTimeout: 500 * time.Millisecond}})
 		w := withBystanders(t, b)
@@ -275,7 +276,7 @@ func TestManySubscriptions(t *testing.T) {
 func TestAskingWithoutReading(t *testing.T) {
 	floods := 24
 	if raceEnabled {
-		floods = 6
+		floods = 3
 	}
 	onEach(t, func(t *testing.T, s setting) {
 		b := hostileBroker(t, s, Options{SlowConsumer: 500 * time.Millisecond, Network: smallSockets})

@@ -107,6 +107,7 @@ func frameOf(h wire.Header, payload string) []byte {
 // Whatever a connection begins with, it is answered in a way its sender
 // understands, or closed.
 func TestBadBeginnings(t *testing.T) {
+	t.Parallel() // it waits
 	hello := func(h wire.Hello) []byte {
 		return wire.AppendFrame(wire.AppendPreface(nil, 1, 1), wire.Header{Opcode: wire.OpHello, Correlation: 1}, &h)
 	}
