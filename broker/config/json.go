@@ -9,7 +9,7 @@ import (
 )
 
 func parseJSON(data []byte) (*node, error) {
-	p := jsonParser{data: data, dec: json.NewDecoder(bytes.NewReader(data))}
+	p := jsonParser{lines: lines{data: data}, dec: json.NewDecoder(bytes.NewReader(data))}
 	p.dec.UseNumber()
 	root := new(node)
 	if err := p.value(root, 0); err != nil {
@@ -22,12 +22,12 @@ func parseJSON(data []byte) (*node, error) {
 }
 
 type jsonParser struct {
-	data []byte
-	dec  *json.Decoder
+	lines
+	dec *json.Decoder
 }
 
 // line is that of the token read last. No token spans lines.
-func (p *jsonParser) line() int { return lineAt(p.data, int(p.dec.InputOffset())) }
+func (p *jsonParser) line() int { return p.of(int(p.dec.InputOffset())) }
 
 func (p *jsonParser) token() (json.Token, error) {
 	t, err := p.dec.Token()

@@ -198,7 +198,11 @@ func (l *loader) walk(table *node, prefix string) {
 			at.Line = max(at.Line, f.value.line)
 			l.set(k, at, path, k.Value.setNode(&f.value))
 		case !l.tables[path]:
-			l.bad(Problem{Origin: at, Key: shortened(path), Text: "unknown key", Nearest: l.nearest(path)})
+			p := Problem{Origin: at, Key: shortened(path), Text: "unknown key"}
+			if len(l.problems) < suggestionsMax {
+				p.Nearest = l.nearest(path)
+			}
+			l.bad(p)
 		case f.value.kind == kindNone: // a section with all its lines commented out
 		case f.value.kind != kindTable:
 			l.bad(Problem{Origin: at, Key: path, Text: f.value.want("a table of settings").Error()})
@@ -207,6 +211,9 @@ func (l *loader) walk(table *node, prefix string) {
 		}
 	}
 }
+
+// suggestionsMax is for files that are no configuration at all.
+const suggestionsMax = 50
 
 func shortened(s string) string {
 	if len(s) > 120 {

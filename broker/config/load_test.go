@@ -130,6 +130,26 @@ func TestFileTooLong(t *testing.T) {
 	}
 }
 
+// The worst of the files that are no configuration is refused quickly too.
+func TestHostileFile(t *testing.T) {
+	var wide, unknown strings.Builder
+	for i := range fieldsMax + 1 {
+		fmt.Fprintf(&wide, "k%d: 1\n", i)
+	}
+	for i := range fieldsMax - 1 {
+		fmt.Fprintf(&unknown, "place%d: 1\n", i)
+	}
+	for text, want := range map[string]string{
+		wide.String():                     "x.yaml:1001: more than 1000 names in a table",
+		"version: 3\n" + unknown.String(): "x.yaml:1000: place998: unknown key",
+	} {
+		_, err := newShop().table().load(Sources{File: "x.yaml"}, []byte(text))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.300v; want %q", err, want)
+		}
+	}
+}
+
 // A secret is neither shown nor quoted in a problem, and a change of it is seen.
 func TestSecret(t *testing.T) {
 	load := func(env string) *Snapshot {

@@ -22,7 +22,7 @@ func parseTOML(data []byte) (*node, error) {
 	if err := toml.Unmarshal(data, &judged); err != nil {
 		return nil, tomlError(err, data)
 	}
-	p := tomlParser{data: data}
+	p := tomlParser{lines: lines{data: data}}
 	p.Reset(data)
 	root := &node{kind: kindTable, line: 1}
 	table := root
@@ -79,10 +79,10 @@ func tomlDepth(data []byte) int {
 
 type tomlParser struct {
 	unstable.Parser
-	data []byte
+	lines
 }
 
-func (p *tomlParser) line(n *unstable.Node) int { return lineAt(p.data, int(n.Raw.Offset)) }
+func (p *tomlParser) line(n *unstable.Node) int { return p.of(int(n.Raw.Offset)) }
 
 // enter walks down to the table of a header or a dotted key, making what is not
 // there yet.
@@ -94,7 +94,9 @@ func (p *tomlParser) enter(at *node, key unstable.Iterator) (*node, error) {
 		}
 		f := at.find(string(k.Data))
 		if f == nil {
-			at.fields = append(at.fields, field{name: string(k.Data), line: p.line(k), value: node{kind: kindTable, line: p.line(k)}})
+			if err := at.add(field{name: string(k.Data), line: p.line(k), value: node{kind: kindTable, line: p.line(k)}}); err != nil {
+				return nil, err
+			}
 			f = &at.fields[len(at.fields)-1]
 		}
 		if f.value.kind == kindList && len(f.value.items) > 0 {
@@ -134,7 +136,9 @@ func (p *tomlParser) keyValue(table *node, e *unstable.Node, depth int) error {
 	for _, k := range path[:len(path)-1] {
 		f := at.find(string(k.Data))
 		if f == nil {
-			at.fields = append(at.fields, field{name: string(k.Data), line: p.line(k), value: node{kind: kindTable, line: p.line(k)}})
+			if err := at.add(field{name: string(k.Data), line: p.line(k), value: node{kind: kindTable, line: p.line(k)}}); err != nil {
+				return err
+			}
 			f = &at.fields[len(at.fields)-1]
 		}
 		at = &f.value

@@ -53,6 +53,7 @@ func FormatOf(file string) (Format, error) {
 const (
 	fileBytesMax = 256 << 10
 	depthMax     = 16
+	fieldsMax    = 1000 // of one table
 )
 
 type kind uint8
@@ -111,6 +112,9 @@ func (n *node) add(f field) error {
 	if old := n.find(f.name); old != nil {
 		return &lineError{f.line, fmt.Sprintf("%s is there twice, first in line %d", quoted(f.name), old.line)}
 	}
+	if len(n.fields) >= fieldsMax {
+		return &lineError{f.line, fmt.Sprintf("more than %d names in a table", fieldsMax)}
+	}
 	n.fields = append(n.fields, f)
 	return nil
 }
@@ -147,6 +151,22 @@ func parse(f Format, data []byte) (*node, error) {
 		return parseTOML(data)
 	}
 	return nil, errors.New("unknown format")
+}
+
+// lines tells the lines of positions. It is quick if they mostly grow.
+type lines struct {
+	data     []byte
+	at, line int // the position asked for last, and the newlines before it
+}
+
+func (l *lines) of(at int) int {
+	if at < l.at {
+		l.at, l.line = 0, 0
+	}
+	at = min(at, len(l.data))
+	l.line += bytes.Count(l.data[l.at:at], []byte{'\n'})
+	l.at = at
+	return l.line + 1
 }
 
 // lineAt is the line, from 1, of a position.
