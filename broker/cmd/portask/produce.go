@@ -226,11 +226,20 @@ func send(ctx context.Context, p *client.Producer, o *produceFlags, in *input, h
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	s := &sending{p: p, partition: o.partition, stop: stop}
+	// A terminal may be read for ever: neither a signal nor a failure waits for
+	// the next line.
+	read := make(chan error, 1)
+	go func() {
+		if o.messages {
+			read <- eachMessage(o.source, in.files, in.stdin, func(at place, m *message.Message) error { return s.one(ctx, at, m) })
+		} else {
+			read <- s.lines(ctx, o, in, headers)
+		}
+	}()
 	var err error
-	if o.messages {
-		err = eachMessage(o.source, in.files, in.stdin, func(at place, m *message.Message) error { return s.one(ctx, at, m) })
-	} else {
-		err = s.lines(ctx, o, in, headers)
+	select {
+	case err = <-read:
+	case <-ctx.Done():
 	}
 	if err == nil {
 		err = p.Flush(ctx)
