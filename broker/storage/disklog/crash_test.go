@@ -17,8 +17,21 @@ import (
 // was appended, the producers' state is that of the prefix, nothing counts as
 // damage; and the log goes on from there.
 func TestCrashAtEveryBoundary(t *testing.T) {
+	for _, c := range []struct {
+		seed uint64
+		ops  int
+		lazy bool
+	}{{1, 500, false}, {2, 150, true}, {3, 150, true}} {
+		t.Run(fmt.Sprintf("ops=%d/lazy=%t/seed=%d", c.ops, c.lazy, c.seed), func(t *testing.T) {
+			crashScript(t, c.seed, c.ops, c.lazy)
+		})
+	}
+}
+
+func crashScript(t *testing.T, seed uint64, ops int, lazy bool) {
 	fs := vfs.NewMem()
-	s := newScript(fs, 1)
+	s := newScript(fs, seed)
+	s.lazy = lazy
 	points, deep := 0, 0
 	var failed error
 	fs.OnOp(func(op vfs.Op) error {
@@ -43,7 +56,7 @@ func TestCrashAtEveryBoundary(t *testing.T) {
 		return failed
 	})
 	err := s.open()
-	for i := 0; i < 500 && err == nil; i++ {
+	for i := 0; i < ops && err == nil; i++ {
 		err = s.step()
 	}
 	if err == nil {
@@ -52,7 +65,7 @@ func TestCrashAtEveryBoundary(t *testing.T) {
 	if errors.Join(failed, err) != nil {
 		t.Fatal(errors.Join(failed, err))
 	}
-	if points < 1000 || deep < 200 {
+	if points < 2*ops || deep < ops/3 {
 		t.Errorf("only %d crashes, and %d in recoveries", points, deep)
 	}
 	t.Logf("%d crashes in 3 modes, %d crashes during recovery", points, deep)

@@ -132,6 +132,13 @@ var damages = []struct {
 		d.overwrite(d.seg(2), pos, make([]byte, len(w.bytes)+10))
 		return d.seg(2), BatchHeader, [][2]message.Offset{{w.base, w2.end}}
 	}, false},
+	{"zeroed pages of the active segment", func(d *damageLog) (string, Class, [][2]message.Offset) {
+		i := len(d.segs) - 1
+		pos, w := d.batch(i, 0)
+		_, w2 := d.batch(i, 1)
+		d.overwrite(d.seg(i), pos, make([]byte, len(w.bytes)+50))
+		return d.seg(i), BatchHeader, [][2]message.Offset{{w.base, w2.end}}
+	}, true},
 	{"footer", func(d *damageLog) (string, Class, [][2]message.Offset) {
 		size, err := d.fs.Stat(d.seg(1))
 		check(d.t, err)

@@ -41,6 +41,7 @@ func flipLog(t testing.TB, closed bool) (*vfs.Mem, *oracle, Options) {
 	}
 	check(t, o.sync(l))
 	check(t, e.StoreMeta("catalogue", o.value(100)))
+	o.epoch = l.Epoch()
 	if !closed {
 		left := fs.Clone(vfs.CrashAll, 1)
 		check(t, e.Close())

@@ -290,6 +290,7 @@ type script struct {
 	l    storage.Log
 	o    *oracle
 	opts Options
+	lazy bool   // syncs seldom
 	meta []byte // acknowledged
 	next []byte // being stored, or nil
 }
@@ -322,10 +323,13 @@ func (s *script) step() error {
 	case n < 50:
 		return o.append(s.l, 1+o.rng.IntN(4), []int{30, 400, 1500}[o.rng.IntN(3)])
 	case n < 75:
+		if s.lazy && n > 50 {
+			return o.append(s.l, 1+o.rng.IntN(3), 400)
+		}
 		return o.sync(s.l)
 	case n < 83:
 		o.maybe = o.end()
-		_, err := s.l.Retain(storage.Retention{MaxBytes: 10_000 + o.rng.Int64N(20_000)}, o.clock, o.end())
+		_, err := s.l.Retain(storage.Retention{MaxBytes: []int64{1, 10_000, 25_000}[o.rng.IntN(3)]}, o.clock, o.end())
 		if err == nil {
 			o.start, o.durable = s.l.Start(), max(o.durable, s.l.Durable())
 			o.maybe = o.start
