@@ -32,6 +32,7 @@ const (
 	ShuttingDown      Code = 13
 	OutOfRange        Code = 14
 	Expired           Code = 15
+	MemoryExhausted   Code = 16
 )
 
 // Failures of a connection and of the protocol spoken on it.
@@ -130,6 +131,8 @@ type Info struct {
 	RetryElsewhere   bool
 	ClosesHandle     bool
 	ClosesConnection bool
+	HTTP             int    // status of an answer over HTTP
+	Exit             Exit   // of a command that ends with it
 	Text             string // cause and remedy, one sentence, without final stop
 }
 
@@ -160,45 +163,46 @@ func (i Info) with(b Bits) Info {
 }
 
 // table is the only place where a Code is described. A new code is a constant
-// above and a row here; what else needs a column per code (the protocol's error
-// table does) is generated from it or checked against it.
+// above and a row here; the protocol's error table, the exit codes of the command
+// line and docs/errors.md are generated from it or checked against it.
 var table = [...]Info{
-	None: {Name: "none", Category: CategoryNone, Text: "no failure"},
+	None: {Name: "none", Category: CategoryNone, HTTP: 200, Exit: ExitOK, Text: "no failure"},
 
-	Internal:          {Name: "internal", Category: CategorySystem, Text: "a defect of the broker or the library; the log of the failing side has the details"},
-	Invalid:           {Name: "invalid", Category: CategoryMessage, Text: "a field has a value that is not allowed; the field and its rule are named"},
-	TooLarge:          {Name: "too-large", Category: CategoryMessage, Text: "a size is above its limit; both are named"},
-	NotFound:          {Name: "not-found", Category: CategoryTopic, Text: "no such topic, partition or object; create it or correct the name"},
-	Exists:            {Name: "exists", Category: CategoryTopic, Text: "an object of that name exists already"},
-	Timeout:           {Name: "timeout", Category: CategoryNetwork, Retryable: true, Text: "no answer within the time allowed; the request may or may not have taken effect"},
-	Canceled:          {Name: "canceled", Category: CategorySystem, Text: "the caller gave up before the answer came; the request may or may not have taken effect"},
-	Full:              {Name: "full", Category: CategoryStorage, Retryable: true, Text: "a bounded queue, buffer or memory log has no room; wait until it drains or raise its limit"},
-	Corrupted:         {Name: "corrupted", Category: CategoryStorage, Text: "a checksum or a structure does not hold; the bytes were not used"},
-	Closed:            {Name: "closed", Category: CategorySystem, Text: "the object was closed and takes no more calls"},
-	NotSupported:      {Name: "not-supported", Category: CategorySystem, Text: "this version, engine or platform does not have the feature asked for"},
-	ResourceExhausted: {Name: "resource-exhausted", Category: CategorySystem, Retryable: true, RetryElsewhere: true, Text: "a limit on memory, connections, descriptors or open handles is reached"},
-	ShuttingDown:      {Name: "shutting-down", Category: CategorySystem, Retryable: true, RetryElsewhere: true, Text: "the broker is stopping and takes no new work; try again after its restart or at another node"},
-	OutOfRange:        {Name: "out-of-range", Category: CategoryConsumer, Text: "the offset lies outside the log; the valid range is named"},
-	Expired:           {Name: "expired", Category: CategoryMessage, Text: "the message or the session outlived its time"},
+	Internal:          {Name: "internal", Category: CategorySystem, HTTP: 500, Exit: ExitFailure, Text: "a defect of the broker or the library; the log of the failing side has the details"},
+	Invalid:           {Name: "invalid", Category: CategoryMessage, HTTP: 400, Exit: ExitInvalid, Text: "a field has a value that is not allowed; the field and its rule are named"},
+	TooLarge:          {Name: "too-large", Category: CategoryMessage, HTTP: 413, Exit: ExitInvalid, Text: "a size is above its limit; both are named"},
+	NotFound:          {Name: "not-found", Category: CategoryTopic, HTTP: 404, Exit: ExitNotFound, Text: "no such topic, partition or object; create it or correct the name"},
+	Exists:            {Name: "exists", Category: CategoryTopic, HTTP: 409, Exit: ExitExists, Text: "an object of that name exists already"},
+	Timeout:           {Name: "timeout", Category: CategoryNetwork, Retryable: true, HTTP: 504, Exit: ExitTimeout, Text: "no answer within the time allowed; the request may or may not have taken effect"},
+	Canceled:          {Name: "canceled", Category: CategorySystem, HTTP: 499, Exit: ExitInterrupted, Text: "the caller gave up before the answer came; the request may or may not have taken effect"},
+	Full:              {Name: "full", Category: CategoryStorage, Retryable: true, HTTP: 503, Exit: ExitBusy, Text: "a bounded queue, buffer or memory log has no room; wait until it drains or raise its limit"},
+	Corrupted:         {Name: "corrupted", Category: CategoryStorage, HTTP: 500, Exit: ExitCorrupted, Text: "a checksum or a structure does not hold; the bytes were not used"},
+	Closed:            {Name: "closed", Category: CategorySystem, HTTP: 410, Exit: ExitFailure, Text: "the object was closed and takes no more calls"},
+	NotSupported:      {Name: "not-supported", Category: CategorySystem, HTTP: 501, Exit: ExitRefused, Text: "this version, engine or platform does not have the feature asked for"},
+	ResourceExhausted: {Name: "resource-exhausted", Category: CategorySystem, Retryable: true, RetryElsewhere: true, HTTP: 503, Exit: ExitBusy, Text: "a limit on connections, descriptors, topics or open handles is reached"},
+	ShuttingDown:      {Name: "shutting-down", Category: CategorySystem, Retryable: true, RetryElsewhere: true, HTTP: 503, Exit: ExitBusy, Text: "the broker is stopping and takes no new work; try again after its restart or at another node"},
+	OutOfRange:        {Name: "out-of-range", Category: CategoryConsumer, HTTP: 416, Exit: ExitOutOfRange, Text: "the offset lies outside the log; the valid range is named"},
+	Expired:           {Name: "expired", Category: CategoryMessage, HTTP: 410, Exit: ExitInvalid, Text: "the message or the session outlived its time"},
+	MemoryExhausted:   {Name: "memory-exhausted", Category: CategorySystem, Retryable: true, RetryElsewhere: true, HTTP: 503, Exit: ExitBusy, Text: "the memory set aside for this is in use; wait until some comes back or raise its limit"},
 
-	ConnectionLost:     {Name: "connection-lost", Category: CategoryNetwork, Retryable: true, RetryElsewhere: true, ClosesHandle: true, ClosesConnection: true, Text: "the connection broke; requests in flight may or may not have taken effect"},
-	VersionUnsupported: {Name: "version-unsupported", Category: CategoryNetwork, ClosesConnection: true, Text: "the two sides share no protocol version; the range of the answering side is named"},
-	ProtocolViolation:  {Name: "protocol-violation", Category: CategoryNetwork, ClosesConnection: true, Text: "a frame breaks the protocol; what follows on the connection cannot be trusted"},
-	HandleUnknown:      {Name: "handle-unknown", Category: CategoryNetwork, ClosesHandle: true, Text: "the handle names no open producer or subscription of this connection; open it anew"},
-	CreditExceeded:     {Name: "credit-exceeded", Category: CategoryNetwork, ClosesHandle: true, ClosesConnection: true, Text: "the peer sent more bytes than its credit allows, which is what bounds memory"},
-	SlowPeer:           {Name: "slow-peer", Category: CategoryNetwork, Retryable: true, ClosesConnection: true, Text: "the peer did not read its answers and their queue reached its bound"},
+	ConnectionLost:     {Name: "connection-lost", Category: CategoryNetwork, Retryable: true, RetryElsewhere: true, ClosesHandle: true, ClosesConnection: true, HTTP: 502, Exit: ExitUnreachable, Text: "the connection broke; requests in flight may or may not have taken effect"},
+	VersionUnsupported: {Name: "version-unsupported", Category: CategoryNetwork, ClosesConnection: true, HTTP: 505, Exit: ExitUnreachable, Text: "the two sides share no protocol version; the range of the answering side is named"},
+	ProtocolViolation:  {Name: "protocol-violation", Category: CategoryNetwork, ClosesConnection: true, HTTP: 400, Exit: ExitUnreachable, Text: "a frame breaks the protocol; what follows on the connection cannot be trusted"},
+	HandleUnknown:      {Name: "handle-unknown", Category: CategoryNetwork, ClosesHandle: true, HTTP: 404, Exit: ExitFailure, Text: "the handle names no open producer or subscription of this connection; open it anew"},
+	CreditExceeded:     {Name: "credit-exceeded", Category: CategoryNetwork, ClosesHandle: true, ClosesConnection: true, HTTP: 429, Exit: ExitBusy, Text: "the peer sent more bytes than its credit allows, which is what bounds memory"},
+	SlowPeer:           {Name: "slow-peer", Category: CategoryNetwork, Retryable: true, ClosesConnection: true, HTTP: 408, Exit: ExitUnreachable, Text: "the peer did not read its answers and their queue reached its bound"},
 
-	Unauthorized: {Name: "unauthorized", Category: CategorySecurity, Text: "the connection has no identity that may do this"},
+	Unauthorized: {Name: "unauthorized", Category: CategorySecurity, HTTP: 401, Exit: ExitRefused, Text: "the connection has no identity that may do this"},
 
-	Fenced:            {Name: "fenced", Category: CategoryMessage, Text: "a newer producer or owner with a higher epoch took over; nothing sent in the old epoch is stored any more"},
-	OutOfSequence:     {Name: "out-of-sequence", Category: CategoryMessage, Text: "a batch of an idempotent producer leaves a gap in its sequence: one before it failed and must be sent again first, or was lost"},
-	DuplicateSequence: {Name: "duplicate-sequence", Category: CategoryMessage, Text: "the batch was stored before, too long ago to know its offset; it must not be sent again"},
-	LevelUnavailable:  {Name: "level-unavailable", Category: CategoryConfiguration, Text: "the topic's engine cannot give this ack level or visibility; the setting to change is named"},
+	Fenced:            {Name: "fenced", Category: CategoryMessage, HTTP: 409, Exit: ExitFailure, Text: "a newer producer or owner with a higher epoch took over; nothing sent in the old epoch is stored any more"},
+	OutOfSequence:     {Name: "out-of-sequence", Category: CategoryMessage, HTTP: 409, Exit: ExitFailure, Text: "a batch of an idempotent producer leaves a gap in its sequence: one before it failed and must be sent again first, or was lost"},
+	DuplicateSequence: {Name: "duplicate-sequence", Category: CategoryMessage, HTTP: 409, Exit: ExitFailure, Text: "the batch was stored before, too long ago to know its offset; it must not be sent again"},
+	LevelUnavailable:  {Name: "level-unavailable", Category: CategoryConfiguration, HTTP: 422, Exit: ExitInvalid, Text: "the topic's engine cannot give this ack level or visibility; the setting to change is named"},
 
-	StorageFailed: {Name: "storage-failed", Category: CategoryStorage, RetryElsewhere: true, Text: "a write or sync failed and the partition takes no more batches until it is reopened; see the broker's log and the device"},
-	StorageFull:   {Name: "storage-full", Category: CategoryStorage, Retryable: true, Text: "the disk is low on space: producing stops, consuming goes on; free space or lower the retention"},
-	Locked:        {Name: "locked", Category: CategoryStorage, Text: "the data directory is in use by another process"},
-	NewerFormat:   {Name: "newer-format", Category: CategoryStorage, Text: "the data was written by a newer version; use that version or a newer one"},
+	StorageFailed: {Name: "storage-failed", Category: CategoryStorage, RetryElsewhere: true, HTTP: 500, Exit: ExitStorage, Text: "a write or sync failed and the partition takes no more batches until it is reopened; see the broker's log and the device"},
+	StorageFull:   {Name: "storage-full", Category: CategoryStorage, Retryable: true, HTTP: 507, Exit: ExitStorage, Text: "the disk is low on space: producing stops, consuming goes on; free space or lower the retention"},
+	Locked:        {Name: "locked", Category: CategoryStorage, HTTP: 423, Exit: ExitStorage, Text: "the data directory is in use by another process"},
+	NewerFormat:   {Name: "newer-format", Category: CategoryStorage, HTTP: 500, Exit: ExitStorage, Text: "the data was written by a newer version; use that version or a newer one"},
 }
 
 // Info returns the row of c. For a code this version does not know (a newer
@@ -207,7 +211,7 @@ func (c Code) Info() Info {
 	if c.Known() {
 		return table[c]
 	}
-	return Info{Name: "code-" + strconv.Itoa(int(c)), Text: "a code of a newer version"}
+	return Info{Name: "code-" + strconv.Itoa(int(c)), HTTP: 500, Exit: ExitFailure, Text: "a code of a newer version"}
 }
 
 // Known reports whether the table has a row for c.

@@ -29,6 +29,8 @@ type Error struct {
 	Value, Limit int64 // meaningful if HasLimit
 	HasLimit     bool
 
+	Details []Detail // what else there is to know; see With
+
 	RetryAfter time.Duration // how long the failing side asks to wait, 0 = not stated
 
 	Category Category // overrides the code's category unless CategoryNone
@@ -36,13 +38,21 @@ type Error struct {
 	HasFlags bool
 
 	Err error // the cause
+
+	stack []uintptr // where it was made, if asked for
 }
 
 // New returns an Error of code c for the operation op. The With methods fill in
 // the rest and return their receiver, to be chained while building:
 //
 //	return fault.New(fault.TooLarge, "parse frame").WithField("length").WithLimit(n, max)
-func New(c Code, op string) *Error { return &Error{Code: c, Op: op} }
+func New(c Code, op string) *Error {
+	e := &Error{Code: c, Op: op}
+	if stacks.Load() {
+		e.stack = callers()
+	}
+	return e
+}
 
 // WithField names the field or setting at fault.
 func (e *Error) WithField(name string) *Error {
@@ -89,8 +99,8 @@ func (e *Error) WithBits(b Bits) *Error {
 	return e
 }
 
-// Error formats e as "op: field: detail (value 5 > limit 3): cause", leaving out
-// what is not stated.
+// Error formats e as "op: field: detail (value 5 > limit 3) [key=value]: cause",
+// leaving out what is not stated.
 func (e *Error) Error() string {
 	if e == nil {
 		return "<nil>"
@@ -122,6 +132,18 @@ func (e *Error) Error() string {
 		}
 		b.WriteString(strconv.FormatInt(e.Limit, 10))
 		b.WriteByte(')')
+	}
+	for i, d := range e.Details {
+		b.WriteByte(' ')
+		if i == 0 {
+			b.WriteByte('[')
+		}
+		b.WriteString(d.Key)
+		b.WriteByte('=')
+		b.WriteString(d.text())
+	}
+	if len(e.Details) > 0 {
+		b.WriteByte(']')
 	}
 	if e.Err != nil {
 		b.WriteString(": ")
@@ -191,6 +213,8 @@ func find(err error) (Code, *Error) {
 				return x.Code, x
 			}
 			return None, nil
+		case *Collection:
+			return x.worst()
 		case interface{ Unwrap() error }:
 			err = x.Unwrap()
 		case interface{ Unwrap() []error }:

@@ -45,7 +45,7 @@ func TestTableIsComplete(t *testing.T) {
 func TestNumbersAreFrozen(t *testing.T) {
 	for c, n := range map[Code]uint16{
 		None: 0, Internal: 1, Invalid: 2, TooLarge: 3, NotFound: 4, Exists: 5, Timeout: 6, Canceled: 7, Full: 8,
-		Corrupted: 9, Closed: 10, NotSupported: 11, ResourceExhausted: 12, ShuttingDown: 13, OutOfRange: 14, Expired: 15,
+		Corrupted: 9, Closed: 10, NotSupported: 11, ResourceExhausted: 12, ShuttingDown: 13, OutOfRange: 14, Expired: 15, MemoryExhausted: 16,
 		ConnectionLost: 32, VersionUnsupported: 33, ProtocolViolation: 34, HandleUnknown: 35, CreditExceeded: 36, SlowPeer: 37,
 		Unauthorized: 64, Fenced: 80, OutOfSequence: 81, DuplicateSequence: 82, LevelUnavailable: 83,
 		StorageFailed: 96, StorageFull: 97, Locked: 98, NewerFormat: 99,
@@ -189,7 +189,7 @@ func TestUnknownNumbersHaveNames(t *testing.T) {
 	if got := Category(77).String(); got != "category-77" {
 		t.Error(got)
 	}
-	if got := Code(16).String(); got != "code-16" || Code(16).Known() {
+	if got := Code(17).String(); got != "code-17" || Code(17).Known() {
 		t.Error(got)
 	}
 	if CategoryStorage.String() != "storage" {

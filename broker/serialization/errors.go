@@ -1,14 +1,12 @@
 package serialization
 
 import (
-	"fmt"
-
 	"github.com/portask/portask/broker/fault"
 )
 
 // corrupt: the bytes are not of the encoding.
 func corrupt(op string, position int, format string, args ...any) *fault.Error {
-	return fault.New(fault.Corrupted, op).WithField(fmt.Sprintf("byte %d", position)).WithDetail(format, args...).
+	return fault.New(fault.Corrupted, op).WithDetail(format, args...).With("position", position).
 		WithCategory(fault.CategorySerialization)
 }
 

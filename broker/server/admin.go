@@ -58,7 +58,7 @@ func (o *offload) close() {
 func take(held *atomic.Int64, n int, limit int64, what string) error {
 	if all := held.Add(int64(n)); all > limit {
 		held.Add(-int64(n))
-		return fault.New(fault.ResourceExhausted, "session").WithField("requests").WithDetail("too many %s in memory", what).WithLimit(all, limit)
+		return fault.New(fault.MemoryExhausted, "session").WithField("requests").WithDetail("too many %s in memory", what).WithLimit(all, limit)
 	}
 	return nil
 }

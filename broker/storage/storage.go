@@ -348,8 +348,9 @@ func OutOfRange(op string, offset, start, end message.Offset) error {
 		limit = start
 	}
 	return fault.New(fault.OutOfRange, op).WithField("offset").
-		WithDetail("the log holds [%d, %d)", start, end).
+		WithDetail("outside of the log").
 		WithLimit(int64(offset), int64(limit)).
+		With("log_start", start).With("log_end", end).
 		WithCause(&RangeError{Offset: offset, Start: start, End: end})
 }
 

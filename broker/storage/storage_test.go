@@ -84,7 +84,7 @@ func TestErrorsCarryCodesAndRanges(t *testing.T) {
 	if !ok || *r != (RangeError{7, 10, 20}) || fault.CodeOf(err) != fault.OutOfRange {
 		t.Errorf("%v", err)
 	}
-	const want = "read log x: offset: the log holds [10, 20) (value 7 < limit 10): offset 7 is outside of [10, 20]"
+	const want = "read log x: offset: outside of the log (value 7 < limit 10) [log_start=10 log_end=20]: offset 7 is outside of [10, 20]"
 	if err.Error() != want {
 		t.Errorf("%q", err)
 	}

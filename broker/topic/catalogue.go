@@ -253,13 +253,13 @@ func (c *Catalogue) openPartitions(t *Topic, num int) error {
 			Visibility: cfg.Visibility, Sink: c.opts.Sink, Committer: c.opts.Committer,
 		}, storage.LogOptions{SegmentBytes: cfg.SegmentBytes, Limits: c.opts.Limits})
 	})
-	if err := errors.Join(errs...); err != nil {
+	if err := fault.Collect(fmt.Sprintf("open topic %q", t.Name), "partition", errs); err != nil {
 		for _, p := range t.Partitions {
 			if p != nil {
 				err = errors.Join(err, p.Close(context.Background()))
 			}
 		}
-		return fmt.Errorf("open topic %q: %w", t.Name, err)
+		return err
 	}
 	t.applyRetention()
 	return nil

@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,12 @@ const bitsKnown = uint8(fault.BitRetryable|fault.BitRetryElsewhere|fault.BitClos
 //
 //	bits: 1 retryable · 2 retry elsewhere · 4 closes the handle · 8 closes the
 //	connection · 16 value and limit are stated · others 0
+//
+//	option 2: n ≤ 16 details, one behind the other
+//	┌────────┬─────────┬────────┬─────────┬────
+//	│ key    │ value   │ key    │ value   │ ...
+//	│ str 64 │ str 256 │ str 64 │ str 256 │
+//	└────────┴─────────┴────────┴─────────┴────
 type Error struct {
 	Code         fault.Code
 	Category     fault.Category
@@ -42,7 +49,11 @@ type Error struct {
 	Limit, Value int64 // meaningful if HasLimit
 	HasLimit     bool
 	Chain        []ChainItem // causes, outermost first
+	Details      []fault.Detail
 }
+
+// optErrorDetails is the id of the option with the details.
+const optErrorDetails = 2
 
 // ChainItem is one cause of an Error.
 type ChainItem struct {
@@ -71,7 +82,15 @@ func (x *Error) Append(dst []byte) []byte {
 		dst = le.AppendUint16(dst, uint16(i.Code))
 		dst = appendText(dst, i.Text, MaxCauseBytes)
 	}
-	return appendOptions(dst, nil)
+	var options []byte
+	if details := x.Details[:min(len(x.Details), MaxDetails)]; len(details) > 0 {
+		var b []byte
+		for _, d := range details {
+			b = appendText(appendText(b, d.Key, MaxDetailKeyBytes), d.Value, MaxNameBytes)
+		}
+		options = AppendOption(nil, optErrorDetails, b)
+	}
+	return appendOptions(dst, options)
 }
 
 // Parse implements Payload.
@@ -99,7 +118,25 @@ func (x *Error) Parse(src []byte) error {
 	for range c.count("chain", uint32(c.u8("chain")), MaxChain, 4) {
 		x.Chain = append(x.Chain, ChainItem{Code: fault.Code(c.u16("chain.code")), Text: c.str("chain.text", MaxCauseBytes)})
 	}
-	return c.finish()
+	x.Details = c.details(c.options(optErrorDetails), x.Details[:0])
+	return c.end()
+}
+
+// details reads the details among the options into dst.
+func (c *cursor) details(o Options, dst []fault.Detail) []fault.Detail {
+	b, _ := o.Lookup(optErrorDetails)
+	in := cursor{name: c.name, b: b}
+	for in.err == nil && len(in.b) > 0 {
+		if len(dst) == MaxDetails {
+			in.fail(violation(c.name, "details", "too many").WithLimit(MaxDetails+1, MaxDetails))
+			break
+		}
+		dst = append(dst, fault.Detail{Key: in.str("details.key", MaxDetailKeyBytes), Value: in.str("details.value", MaxNameBytes)})
+	}
+	if in.err != nil {
+		c.fail(in.err)
+	}
+	return dst
 }
 
 // FromError returns the frame that reports err, which is not nil, as the answer
@@ -118,6 +155,7 @@ func FromError(err error, op Opcode) Error {
 		x.Message = info.Name
 	}
 	x.Limit, x.Value, x.HasLimit = e.Limit, e.Value, e.HasLimit
+	x.Details = e.Details
 	if e.RetryAfter > 0 {
 		ms := (e.RetryAfter + time.Millisecond - 1) / time.Millisecond
 		x.RetryAfterMs = uint32(min(ms, math.MaxUint32))
@@ -163,6 +201,7 @@ func (x *Error) Err() error {
 		Limit: x.Limit, Value: x.Value, HasLimit: x.HasLimit,
 		RetryAfter: time.Duration(x.RetryAfterMs) * time.Millisecond,
 		Category:   x.Category, Flags: x.Bits, HasFlags: true,
+		Details: slices.Clone(x.Details),
 	}
 	for i := len(x.Chain) - 1; i >= 0; i-- {
 		item := x.Chain[i]

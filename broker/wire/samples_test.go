@@ -187,6 +187,10 @@ func samples(tb testing.TB) []sample {
 			Op: "produce orders-3", Message: "the batch is too large", Field: "batch.body_len", Limit: 4 << 20, Value: 5 << 20, HasLimit: true,
 			Chain: []ChainItem{{fault.Corrupted, "segment 4096"}, {fault.None, "unexpected EOF"}},
 		}, last, []damage{set("a reserved bit", 3, 32), set("no code", 0, 0, 0), set("too many causes", -37, 17)}},
+		{"error_details", Header{Opcode: OpError.Response(), Correlation: 5}, &Error{
+			Code: fault.OutOfRange, Category: fault.CategoryConsumer, Opcode: OpSubscribe, Op: "subscribe orders-3", Message: "the log begins at 100",
+			Details: []fault.Detail{{Key: "log_start", Value: "100"}, {Key: "note", Value: ""}},
+		}, -1, []damage{set("a detail that is cut off", -2, 1), set("a key beyond its limit", -23, 15)}},
 	}
 }
 

@@ -70,6 +70,7 @@ const (
 	MaxMechanisms = 16     // in HELLO_OK
 	MaxOpcodes    = 512    // in HELLO_OK
 	MaxChain      = 16     // causes in an ERROR
+	MaxDetails    = 16     // details in an ERROR
 )
 
 // Limits of strings, in bytes.
@@ -82,6 +83,7 @@ const (
 	MaxMechanismBytes = 32   // name of an authentication mechanism
 	MaxTextBytes      = 4096 // message of an error
 	MaxCauseBytes     = 1024 // text of one cause of an error
+	MaxDetailKeyBytes = 64   // key of one detail of an error
 )
 
 // NegotiateHeartbeat returns the interval in milliseconds for a peer that asked

@@ -313,12 +313,13 @@ func TestProduceFrame(t *testing.T) {
 func TestErrorFromAndBack(t *testing.T) {
 	cause := fault.New(fault.StorageFull, "append").WithField("disk").WithDetail("2%% left").WithCause(io.ErrShortWrite)
 	in := fmt.Errorf("orders: %w", fault.New(fault.StorageFailed, "produce").WithField("log").WithDetail("fenced").
-		WithLimit(7, 5).WithRetryAfter(1500*time.Microsecond).WithCause(cause))
+		WithLimit(7, 5).WithRetryAfter(1500*time.Microsecond).With("partition", 3).With("path", "a b").WithCause(cause))
 	x := FromError(in, OpProduce)
 	want := Error{
 		Code: fault.StorageFailed, Category: fault.CategoryStorage, Bits: fault.BitRetryElsewhere, RetryAfterMs: 2,
 		Opcode: OpProduce, Op: "orders: produce", Message: "fenced", Field: "log", Limit: 5, Value: 7, HasLimit: true,
-		Chain: []ChainItem{{fault.StorageFull, "append: disk: 2% left"}, {fault.None, "short write"}},
+		Chain:   []ChainItem{{fault.StorageFull, "append: disk: 2% left"}, {fault.None, "short write"}},
+		Details: []fault.Detail{{Key: "partition", Value: "3"}, {Key: "path", Value: "a b"}},
 	}
 	if fmt.Sprintf("%+v", x) != fmt.Sprintf("%+v", want) {
 		t.Errorf("got  %+v\nwant %+v", x, want)
@@ -376,10 +377,16 @@ func TestErrorTextsAreCut(t *testing.T) {
 	for i := range x.Chain {
 		x.Chain[i] = ChainItem{fault.Internal, long}
 	}
+	for range 20 {
+		x.Details = append(x.Details, fault.Detail{Key: long, Value: long})
+	}
 	payload := x.Append(nil)
 	var back Error
 	if err := back.Parse(payload); err != nil {
 		t.Fatal(err)
+	}
+	if n := len(back.Details); n != MaxDetails || len(back.Details[0].Key) != MaxDetailKeyBytes || len(back.Details[0].Value) != MaxNameBytes {
+		t.Errorf("%d details, the first %+v", n, back.Details[0])
 	}
 	if len(back.Op) != MaxNameBytes || len(back.Message) != MaxTextBytes-1 || back.Field != "bad ? byte" || len(back.Chain) != MaxChain || len(back.Chain[0].Text) != MaxCauseBytes {
 		t.Errorf("%d %d %q %d", len(back.Op), len(back.Message), back.Field, len(back.Chain))

@@ -4,45 +4,31 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+
+	"github.com/spf13/cobra"
 
 	"github.com/portask/portask/broker/config"
 	"github.com/portask/portask/broker/fault"
 )
 
-// Exit codes. Scripts depend on them: a number never changes its meaning.
+// The exit codes that are no failure's own; the others are in fault's table.
 const (
-	exitOK          = 0
-	exitFailure     = 1  // a failure that no other code names
-	exitUsage       = 2  // unknown command or flag, missing or malformed argument
-	exitNotFound    = 3  // no such topic, partition or file
-	exitExists      = 4  // the name is taken
-	exitInvalid     = 5  // a value is refused; the field and its limit are printed
-	exitUnreachable = 6  // no broker at the address, or the connection broke
-	exitTimeout     = 7  // no answer in time
-	exitOutOfRange  = 8  // the offset lies outside the log; the range is printed
-	exitStorage     = 9  // the disk is full, failing, locked or of a newer format
-	exitCorrupted   = 10 // damaged data was found
-	exitBusy        = 11 // the broker refuses work for now: full, exhausted, shutting down
-	exitRefused     = 12 // not permitted, or not supported by this broker
-	exitInterrupted = 130
+	exitOK          = int(fault.ExitOK)
+	exitFailure     = int(fault.ExitFailure)
+	exitUsage       = int(fault.ExitUsage)
+	exitInterrupted = int(fault.ExitInterrupted)
 )
 
-const exitHelp = `  0  success
-  1  a failure that no other code names
-  2  usage: unknown command or flag, missing or malformed argument
-  3  not found: topic, partition or file
-  4  exists already
-  5  a value is refused; the field and its limit are printed
-  6  no broker at the address, or the connection broke
-  7  no answer in time
-  8  the offset lies outside the log; the valid range is printed
-  9  storage: disk full or failing, directory in use or of a newer format
- 10  damaged data was found
- 11  the broker refuses work for now: full, exhausted, shutting down
- 12  not permitted, or not supported by this broker
-130  interrupted
-`
+// exitHelp is a line for each exit code.
+func exitHelp() string {
+	var b strings.Builder
+	for _, e := range fault.Exits() {
+		fmt.Fprintf(&b, "%3d  %s\n", e, e)
+	}
+	return b.String()
+}
 
 // usageError is a mistake in the command line itself.
 type usageError struct{ err error }
@@ -51,44 +37,6 @@ func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
-
-// codes maps each fault to its exit code; the others are exitFailure.
-var codes = map[fault.Code]int{
-	fault.NotFound: exitNotFound,
-
-	fault.Exists: exitExists,
-
-	fault.Invalid:          exitInvalid,
-	fault.TooLarge:         exitInvalid,
-	fault.LevelUnavailable: exitInvalid,
-	fault.Expired:          exitInvalid,
-
-	fault.ConnectionLost:     exitUnreachable,
-	fault.VersionUnsupported: exitUnreachable,
-	fault.ProtocolViolation:  exitUnreachable,
-	fault.SlowPeer:           exitUnreachable,
-
-	fault.Timeout: exitTimeout,
-
-	fault.OutOfRange: exitOutOfRange,
-
-	fault.StorageFailed: exitStorage,
-	fault.StorageFull:   exitStorage,
-	fault.Locked:        exitStorage,
-	fault.NewerFormat:   exitStorage,
-
-	fault.Corrupted: exitCorrupted,
-
-	fault.Full:              exitBusy,
-	fault.ResourceExhausted: exitBusy,
-	fault.ShuttingDown:      exitBusy,
-	fault.CreditExceeded:    exitBusy,
-
-	fault.NotSupported: exitRefused,
-	fault.Unauthorized: exitRefused,
-
-	fault.Canceled: exitInterrupted,
-}
 
 // exitCode classifies err.
 func exitCode(err error) int {
@@ -99,10 +47,7 @@ func exitCode(err error) int {
 	if errors.As(err, &usage) {
 		return exitUsage
 	}
-	if code, ok := codes[fault.CodeOf(err)]; ok {
-		return code
-	}
-	return exitFailure
+	return int(fault.InfoOf(err).Exit)
 }
 
 // report prints err on one or two lines: what failed, then what can be done.
@@ -115,5 +60,51 @@ func report(w io.Writer, err error) {
 	fmt.Fprintf(w, "portask: %v\n", err)
 	if f := fault.Find(err); f != nil {
 		fmt.Fprintf(w, "  %s: %s\n", f.Code, f.Info().Text)
+	}
+	if stack := fault.Stack(err); stack != "" { // asked for by --stack, or of a panic
+		fmt.Fprintf(w, "  made at:\n  %s\n", strings.ReplaceAll(strings.TrimSpace(stack), "\n", "\n  "))
+	}
+}
+
+func newErrors(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "errors [NAME]",
+		Short: "What the errors mean",
+		Long: `What each error means, whether a retry can help, and the status over HTTP and the exit code that go with it.
+NAME is the name of an error as messages and logs have it.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usagef("unexpected argument: %s", args[1])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			type row struct {
+				Code      uint16 `json:"code"`
+				Name      string `json:"name"`
+				Category  string `json:"category"`
+				Retryable bool   `json:"retryable"`
+				HTTP      int    `json:"http"`
+				Exit      int    `json:"exit"`
+				Text      string `json:"text"`
+			}
+			var all []row
+			var rows [][]string
+			for _, c := range fault.Codes() {
+				i := c.Info()
+				if len(args) > 0 && i.Name != args[0] {
+					continue
+				}
+				all = append(all, row{uint16(c), i.Name, i.Category.String(), i.Retryable, i.HTTP, int(i.Exit), i.Text})
+				rows = append(rows, []string{
+					strconv.Itoa(int(c)), i.Name, i.Category.String(), strconv.FormatBool(i.Retryable),
+					strconv.Itoa(i.HTTP), strconv.Itoa(int(i.Exit)), i.Text,
+				})
+			}
+			if len(all) == 0 {
+				return fault.New(fault.NotFound, "errors").WithDetail("no error has the name %q", args[0])
+			}
+			return g.print(cmd.OutOrStdout(), all, []string{"CODE", "NAME", "CATEGORY", "RETRY", "HTTP", "EXIT", "MEANING"}, rows)
+		},
 	}
 }

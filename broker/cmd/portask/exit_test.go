@@ -50,17 +50,26 @@ func TestExitCodesAreStable(t *testing.T) {
 
 func TestEveryExitCodeIsExplained(t *testing.T) {
 	explained := make(map[int]bool)
-	for line := range strings.Lines(exitHelp) {
+	for line := range strings.Lines(exitHelp()) {
 		n, err := strconv.Atoi(strings.Fields(line)[0])
 		if err != nil {
 			t.Fatal(err)
 		}
 		explained[n] = true
 	}
-	for code, n := range codes {
-		if !explained[n] {
+	for _, code := range fault.Codes() {
+		if n := exitCode(code); !explained[n] {
 			t.Errorf("%v: exit code %d is not in the help", code, n)
 		}
+	}
+}
+
+// A stack is printed when it was asked for, and of a panic.
+func TestReportHasTheStack(t *testing.T) {
+	var out strings.Builder
+	report(&out, fmt.Errorf("topic: %w", fault.New(fault.Full, "x").WithStack()))
+	if !strings.Contains(out.String(), "made at:\n  github.com/portask/portask/broker/cmd/portask.TestReportHasTheStack\n") {
+		t.Errorf("got %s", out.String())
 	}
 }
 

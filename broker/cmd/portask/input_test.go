@@ -91,7 +91,7 @@ func TestInputFiles(t *testing.T) {
 		t.Errorf("file too large: %v", err)
 	}
 	in.files = []string{filepath.Join(dir, "missing")}
-	if _, err := collect(in); exitCode(err) != exitNotFound {
+	if _, err := collect(in); exitCode(err) != int(fault.ExitNotFound) {
 		t.Errorf("missing file: %v", err)
 	}
 }

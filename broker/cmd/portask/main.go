@@ -24,8 +24,16 @@ func main() {
 }
 
 // run is main without the process: it interprets args and returns the exit
-// code. SIGINT and SIGTERM cancel the command's context.
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+// code. SIGINT and SIGTERM cancel the command's context. A panic of the
+// command's own goroutine is reported like a failure: the runtime's exit code
+// for it is that of a usage error.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
+	defer func() {
+		if err := fault.Recovered("portask", recover()); err != nil {
+			report(stderr, err)
+			code = exitFailure
+		}
+	}()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portask/portask/broker/client"
+	"github.com/portask/portask/broker/fault"
 )
 
 // defaultAddress is where `portask serve` listens and the clients look.
@@ -22,6 +23,7 @@ type globals struct {
 	server  string
 	output  string
 	timeout time.Duration
+	stack   bool
 }
 
 func newRoot() *cobra.Command {
@@ -43,6 +45,7 @@ func newRoot() *cobra.Command {
 			if g.output != "table" && g.output != "json" {
 				return usagef("--output %q: want table or json", g.output)
 			}
+			fault.CaptureStacks(g.stack)
 			if g.timeout <= 0 {
 				return usagef("--timeout %v: want more than 0", g.timeout)
 			}
@@ -53,6 +56,7 @@ func newRoot() *cobra.Command {
 	f.StringVar(&g.server, "server", defaultAddress, "address of the broker")
 	f.StringVarP(&g.output, "output", "o", "table", "table or json")
 	f.DurationVar(&g.timeout, "timeout", 10*time.Second, "how long to wait for the broker's answer")
+	f.BoolVar(&g.stack, "stack", false, "print where in the program a failure was made")
 	root.AddCommand(
 		newServe(g),
 		newTopic(g),
@@ -61,11 +65,12 @@ func newRoot() *cobra.Command {
 		newLog(g),
 		newConfig(g),
 		newDoctor(g),
+		newErrors(g),
 		newVersion(g),
 		&cobra.Command{
 			Use:   "exit-codes",
 			Short: "What the exit codes mean",
-			Long:  "The exit codes of portask. A number never changes its meaning.\n\n" + strings.TrimRight(exitHelp, "\n"),
+			Long:  "The exit codes of portask. A number never changes its meaning.\n\n" + strings.TrimRight(exitHelp(), "\n"),
 		},
 	)
 	return root
