@@ -1,6 +1,7 @@
 package server
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -327,5 +328,68 @@ func TestAskingWithoutReading(t *testing.T) {
 			t.Logf("%s: %v", tc.name, time.Since(began))
 		}
 		w.end()
+	})
+}
+
+// Peers that leave their answers unread use up the loops' output memory, again
+// and again. One that produces and consumes on the same connection, with acks
+// that wait behind half-written frames, does not pay for it.
+func TestUnreadAnswersOfOthers(t *testing.T) {
+	onEach(t, func(t *testing.T, s setting) {
+		b := hostileBroker(t, s, Options{Network: evloop.Options{SendBufferBytes: 16 << 10, OutBudgetBytes: 512 << 10}})
+		b.topic("t", topic.Config{Visibility: message.AckAccepted})
+		ping := wire.AppendFrame(nil, wire.Header{Opcode: wire.OpPing}, &wire.Ping{})
+		var pings []byte
+		for len(pings) < 24<<10 {
+			pings = append(pings, ping...)
+		}
+		ws := workers{t: t}
+		stop := make(chan struct{})
+		var cut atomic.Int64
+		for range 6 {
+			ws.start("holder", func(f failer) {
+				for {
+					p := dial(f, b, 4<<10)
+					p.greet(&wire.Hello{})
+					for err := error(nil); err == nil; _, err = p.c.Write(pings) {
+						select {
+						case <-stop:
+							p.cut()
+							return
+						default:
+						}
+					}
+					p.cut()
+					cut.Add(1)
+				}
+			})
+		}
+		for range b.opts.Loops {
+			p := dial(t, b, 8<<10)
+			p.chunk = 2 << 10
+			p.greet(&wire.Hello{})
+			r := p.reader()
+			h, at := r.subscribe(wire.Subscribe{Topic: "t", Start: wire.StartLatest, Credit: 1 << 40, MaxDeliverBytes: 32 << 10})
+			r.parts[h], r.at[0], r.keep = 0, at.Start, true
+			q := p.producer(1, wire.OpenProducer{Topic: "t", Ack: message.AckAccepted})
+			q.next[0] = uint64(at.Start)
+			r.next[[2]uint32{0, 1}] = uint64(at.Start)
+			const batches, messages = 60, 10
+			for sent := 0; r.got < batches*messages || q.acked < batches || cut.Load() < 8; {
+				for sent-q.acked < 8 && sent*messages-r.got < 20*messages {
+					q.send(0, messages, 1<<10)
+					sent++
+				}
+				hd, body := p.frame()
+				if hd.Opcode == wire.OpDeliver {
+					r.delivered(hd, body)
+				} else {
+					q.handleFrame(hd, body)
+				}
+			}
+			cut.Store(0)
+		}
+		close(stop)
+		ws.wait()
 	})
 }

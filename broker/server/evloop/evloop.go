@@ -114,7 +114,8 @@ type Options struct {
 	// exceed the budget by its own unit, so that a full budget cannot stand
 	// still. When that reserve is used up too, PressedTimeout holds.
 	InBudgetBytes int
-	// OutBudgetBytes bounds the queued output of one loop, default 8 MiB.
+	// OutBudgetBytes bounds the queued output of one loop, default 8 MiB. Over it,
+	// the connection with the largest queue is ended.
 	OutBudgetBytes int
 	// OutPerConnBytes bounds the queued output of a connection, default
 	// 256 KiB. A single Send into an empty queue may exceed it.

@@ -13,6 +13,8 @@ import (
 type outBuf struct {
 	ch       *mempool.Chunk
 	off, end int
+	conn     Conn
+	moved    int64 // Now when the socket took something last, or the queue began
 }
 
 func (b *outBuf) len() int { return b.end - b.off }
@@ -51,9 +53,13 @@ func (l *Loop) queue(c Conn, r *record, b []byte) error {
 		// Not slow, only much at once: write now what was to wait for the
 		// turn's end. If that empties the queue, b goes the same way.
 		if tried || r.flags&(fBlocked|fHeld) != 0 || !l.flush(c, r) {
-			if r.state <= stFlush {
-				l.close(c, r, err)
+			if r.state > stFlush {
+				return err
 			}
+			if se, ok := err.(*SlowError); ok && se.Bound == boundLoop && l.makeRoom(c, len(b)) {
+				continue
+			}
+			l.close(c, r, err)
 			return err
 		}
 		if r.out == 0 { // another connection's queue may be what is in the way
@@ -91,7 +97,7 @@ func (l *Loop) tryQueue(c Conn, r *record, b []byte) error {
 		old = len(l.outs[r.out-1].ch.B)
 	}
 	if l.outBytes-old+size > l.o.OutBudgetBytes && l.outBytes > 0 {
-		return &SlowError{l.outBytes - old + size, l.o.OutBudgetBytes, "loop"}
+		return &SlowError{l.outBytes - old + size, l.o.OutBudgetBytes, boundLoop}
 	}
 	ch := l.o.Pool.Get(size)
 	if ch == nil {
@@ -117,9 +123,40 @@ func (l *Loop) tryQueue(c Conn, r *record, b []byte) error {
 		o.ch.Release()
 	}
 	n += copy(ch.B[n:], b)
-	*o = outBuf{ch, 0, n}
+	if o.ch == nil {
+		o.conn, o.moved = c, l.now
+	}
+	o.ch, o.off, o.end = ch, 0, n
 	l.outBytes += size - old
 	return nil
+}
+
+// boundLoop is the SlowError.Bound of OutBudgetBytes.
+const boundLoop = "loop"
+
+// makeRoom ends the connection with the largest queue, and of several the one
+// whose queue did not move for the longest, so that c can queue n bytes. It
+// reports false if c's own would be as large: peers that leave their answers
+// unread do not cost others theirs.
+func (l *Loop) makeRoom(c Conn, n int) bool {
+	var most *outBuf
+	for i := range l.outs {
+		o := &l.outs[i]
+		if o.ch == nil || o.conn == c {
+			continue
+		}
+		if most == nil || len(o.ch.B) > len(most.ch.B) || len(o.ch.B) == len(most.ch.B) && o.moved < most.moved {
+			most = o
+		}
+	}
+	if most == nil || most.len() < l.Queued(c)+n {
+		return false
+	}
+	other := most.conn
+	r := l.slab.get(other)
+	l.close(other, r, &SlowError{most.len(), l.o.OutBudgetBytes, boundLoop})
+	l.dropOut(r)
+	return true
 }
 
 // dropOut gives the output queue back.
@@ -203,6 +240,9 @@ func (l *Loop) wrote(c Conn, r *record, n, total int, err error) (int, error) {
 	l.n.v[kBytesOut] += uint64(n)
 	if n < total {
 		r.flags |= fBlocked
+	}
+	if r.out != 0 && n > 0 {
+		l.outs[r.out-1].moved = l.now
 	}
 	return n, nil
 }
@@ -296,6 +336,9 @@ func (l *Loop) SendFile(c Conn, f *os.File, pos int64, n int) (sent int, blocked
 		// an event.
 		sent += k
 		l.n.v[kBytesOut] += uint64(k)
+		if r.out != 0 {
+			l.outs[r.out-1].moved = l.now
+		}
 	}
 	return sent, false, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -149,6 +150,65 @@ func TestBudgetFullOfOthersDoesNotCloseTheQuick(t *testing.T) {
 			}
 		})
 		mustReadUnit(t, b, bytes.Repeat(u, 3))
+	})
+}
+
+// Two blocked connections and a budget that one of them used up: it makes room for
+// the other, whose queue is smaller.
+func TestOutputBudgetEndsTheLargestQueue(t *testing.T) {
+	engines(t, func(t *testing.T, engine string) {
+		opened := make(chan struct{}, 2)
+		ends := make(chan error, 2)
+		var conns []Conn
+		h := &hooks{
+			opened: func(_ *Loop, c Conn) { conns = append(conns, c); opened <- struct{}{} },
+			closed: func(_ *Loop, c Conn, err error) {
+				if c == conns[0] {
+					ends <- err
+				}
+			},
+		}
+		k := onLoop(h)
+		f := serve(t, engine, func(int) Handler { return k }, func(o *Options) {
+			o.OutPerConnBytes, o.OutBudgetBytes, o.SendBufferBytes = 1<<20, 64<<10, 32<<10
+		})
+		var peers []net.Conn
+		for range 2 {
+			p := f.dial()
+			p.SetReadBuffer(32 << 10)
+			wait(t, opened, "a connection")
+			peers = append(peers, p)
+		}
+		l := f.srv.Loops()[0]
+		written := [2]int{}
+		for i := range conns {
+			for blocked := false; !blocked; {
+				k.do(t, l, func(l *Loop) {
+					var n int
+					n, blocked, _ = l.Writev(conns[i], [][]byte{make([]byte, 64<<10)})
+					written[i] += n
+				})
+			}
+		}
+		k.do(t, l, func(l *Loop) {
+			if err := l.Send(conns[0], make([]byte, 64<<10)); err != nil {
+				t.Errorf("the first to queue: %v", err)
+			}
+		})
+		last := unitOf(3000, 7)
+		k.do(t, l, func(l *Loop) {
+			if err := l.Send(conns[1], last); err != nil {
+				t.Errorf("the second to queue: %v", err)
+			}
+		})
+		var slow *SlowError
+		if err := wait(t, ends, "the end of the first"); !errors.As(err, &slow) || slow.Bound != "loop" || slow.Bytes != 64<<10 {
+			t.Errorf("the first ended with %v", err)
+		}
+		if _, err := io.CopyN(io.Discard, peers[1], int64(written[1])); err != nil {
+			t.Fatal(err)
+		}
+		mustReadUnit(t, peers[1], last)
 	})
 }
 
