@@ -182,3 +182,32 @@ func TestRestartKeepsWhatWasAcknowledged(t *testing.T) {
 		b.end()
 	}
 }
+
+// Batches of the largest size, from several producers at once, in frames that
+// are longer than any receive chunk.
+func TestLargestBatches(t *testing.T) {
+	onEach(t, func(t *testing.T, s setting) {
+		b := s.start(t, Options{Loops: 2, TailBytes: 4 << 20, Topics: topic.Config{SegmentBytes: 16 << 20}})
+		b.topic("t", topic.Config{Partitions: 2, Visibility: message.AckAccepted})
+		const producers, batches, size = 4, 3, 1<<20 - 1<<10
+		ws := workers{t: t}
+		ready := make(chan struct{})
+		ws.start("consumer", func(f failer) {
+			r := join(f, b).reader()
+			r.follow("t", 2, wire.StartEarliest, 1<<20)
+			close(ready)
+			r.until(producers * batches * 4)
+		})
+		<-ready
+		for i := range uint32(producers) {
+			ws.start(fmt.Sprintf("producer %d", i), func(f failer) {
+				p := join(f, b).producer(i, wire.OpenProducer{Topic: "t", Ack: message.AckAccepted})
+				for n := range uint32(batches) {
+					p.send(n%2, 4, size) // a batch of nearly 4 MiB
+				}
+				p.drain()
+			})
+		}
+		ws.wait()
+	})
+}
