@@ -100,7 +100,26 @@ func (s *scan) flipped(r *badRange) (pos int64, bit int, ok bool, err error) {
 		env, err := message.ParseEnvelope(b, &wideLimits)
 		return err == nil && env.BaseOffset == r.from
 	})
-	return r.pos + int64(i), bit, ok, nil
+	if !ok {
+		return 0, 0, false, nil
+	}
+	// One bit and no more: the body must be as the header says. Otherwise a lost
+	// sector that differs from what was written by one bit in the header, and by
+	// a whole body behind it, would pass for damage.
+	head[i] ^= 1 << bit
+	env, err := message.ParseEnvelope(head[:], &wideLimits)
+	if err != nil || s.size-r.pos < int64(env.Bytes()) {
+		return 0, 0, false, nil
+	}
+	b, err = s.bytes(r.pos, env.Bytes())
+	if err != nil {
+		return 0, 0, false, err
+	}
+	whole := append(head[:], b[message.EnvelopeBytes:]...)
+	if message.VerifyBody(whole) != nil {
+		return 0, 0, false, nil
+	}
+	return r.pos + int64(i), bit, true, nil
 }
 
 // flippedBit tries every bit of b, a short block, until holds.
