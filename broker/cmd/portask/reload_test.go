@@ -113,10 +113,12 @@ type traffic struct {
 	client   *client.Client
 	producer *client.Producer
 	consumer *client.Consumer
-	stopped  chan struct{}
+	stopped  chan struct{} // the producer is to end
+	final    chan struct{} // it has, and sent is final
 	window   chan struct{} // one for each message sent and not yet read
 	progress chan struct{} // something was read
-	wg       sync.WaitGroup
+	sending  sync.WaitGroup
+	reading  sync.WaitGroup
 	sent     atomic.Uint64
 	acked    atomic.Uint64
 	read     atomic.Uint64
@@ -126,7 +128,7 @@ func startTraffic(t *testing.T, addr, topic string) *traffic {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	f := &traffic{t: t, stopped: make(chan struct{}), window: make(chan struct{}, 2000), progress: make(chan struct{}, 1)}
+	f := &traffic{t: t, stopped: make(chan struct{}), final: make(chan struct{}), window: make(chan struct{}, 2000), progress: make(chan struct{}, 1)}
 	var err error
 	must := func(e error) {
 		t.Helper()
@@ -145,8 +147,8 @@ func startTraffic(t *testing.T, addr, topic string) *traffic {
 	must(err)
 	f.consumer, err = f.client.Consumer(ctx, topic, client.From(client.Earliest))
 	must(err)
-	f.wg.Go(f.produce)
-	f.wg.Go(f.consume)
+	f.sending.Go(f.produce)
+	f.reading.Go(f.consume)
 	return f
 }
 
@@ -174,18 +176,23 @@ func (f *traffic) produce() {
 
 // consume reads until everything that was sent has been read after the end.
 func (f *traffic) consume() {
-	ctx, cancel := context.WithCancel(f.t.Context())
-	defer cancel()
 	next := uint64(0)
+	var last time.Time // to read the rest
 	for {
 		select {
-		case <-f.stopped:
+		case <-f.final:
 			if next == f.sent.Load() {
+				return
+			}
+			if last.IsZero() {
+				last = time.Now().Add(patience)
+			} else if time.Now().After(last) {
+				f.t.Errorf("%d messages were read, then none", next)
 				return
 			}
 		default:
 		}
-		poll, done := context.WithTimeout(ctx, 50*time.Millisecond)
+		poll, done := context.WithTimeout(f.t.Context(), 50*time.Millisecond)
 		b, err := f.consumer.Poll(poll)
 		done()
 		if errors.Is(err, context.DeadlineExceeded) {
@@ -236,12 +243,14 @@ func (f *traffic) end() {
 	f.t.Helper()
 	dials := f.dials.Load()
 	close(f.stopped)
+	f.sending.Wait()
+	close(f.final)
 	ctx, cancel := context.WithTimeout(f.t.Context(), patience)
 	defer cancel()
 	if err := f.producer.Flush(ctx); err != nil {
 		f.t.Errorf("flush: %v", err)
 	}
-	f.wg.Wait()
+	f.reading.Wait()
 	if s, a, r := f.sent.Load(), f.acked.Load(), f.read.Load(); s != a || s != r {
 		f.t.Errorf("%d sent, %d acknowledged, %d read", s, a, r)
 	}
