@@ -33,6 +33,9 @@ func (l *Log) Retain(p storage.Retention, now int64, below message.Offset) (int6
 	l.mu.Lock()
 	below = min(below, l.Durable())
 	if l.opts.Snapshot != nil {
+		// What no snapshot covers stays: the state of a producer must not go
+		// with its batches. That is a segment whose footer a crash lost, until
+		// the next roll.
 		below = min(below, l.snapSynced)
 	}
 	if n = l.expired(p, now, below); n == 0 {
@@ -96,17 +99,11 @@ func (l *Log) Retain(p storage.Retention, now int64, below message.Offset) (int6
 	return removed, nil
 }
 
-// expired returns how many segments at the front p lets go; with mu held. What
-// the newest snapshot does not cover stays: the state of a producer must not go
-// with its batches. That is a segment whose footer a crash lost, until the next
-// roll.
+// expired returns how many segments at the front p lets go; with mu held.
 func (l *Log) expired(p storage.Retention, now int64, below message.Offset) int {
 	oldest := int64(math.MinInt64)
 	if p.MaxAge > 0 {
 		oldest = now - int64(p.MaxAge/time.Microsecond)
-	}
-	if l.opts.Snapshot != nil {
-		below = min(below, l.snapAt)
 	}
 	total := l.bytes.Load()
 	n := 0

@@ -215,11 +215,15 @@ func TestRefusedBatchesStayAway(t *testing.T) {
 	check(t, o.append(l, 2, 300))
 	check(t, o.sync(l))
 	full = true
-	if err := o.append(l, 6, 900); fault.CodeOf(err) != fault.StorageFull {
+	refused := o.make(6, 900, l.Epoch())
+	if err := l.Append(refused); fault.CodeOf(err) != fault.StorageFull {
 		t.Fatal(err)
 	}
+	// The first of them is sent again, and only that: the others would fit
+	// behind it to the byte.
+	check(t, l.Append(refused[:1]))
+	o.accepted++
 	o.batches = o.batches[:o.accepted]
-	check(t, o.append(l, 1, 20))
 	for seed := range uint64(300) {
 		e, err := Open(mem.Clone(vfs.CrashRandom, seed), "data", fixed(small()))
 		check(t, err)
@@ -245,6 +249,9 @@ func TestDurableRecords(t *testing.T) {
 	}
 	for range 5 {
 		check(t, d.write(record{id: testID, segBase: 0, segSeed: 5, pos: 99, durable: 20}, false))
+		if d.newest().start != 3 {
+			t.Error("the log start went back")
+		}
 		b, err := readFile(fs, "log/durable", 1<<16)
 		check(t, err)
 		var r record
@@ -254,6 +261,52 @@ func TestDurableRecords(t *testing.T) {
 		}
 	}
 	check(t, d.f.Close())
+}
+
+// TestEpochAfterDamage: the record with the last epoch is lost, and the other is
+// of the epoch before.
+func TestEpochAfterDamage(t *testing.T) {
+	fs := vfs.NewMem()
+	open := func() (*Engine, storage.Log) {
+		e, err := Open(fs, "data", fixed(small()))
+		check(t, err)
+		l, err := e.OpenLog(testID, storage.LogOptions{})
+		check(t, err)
+		return e, l
+	}
+	e, _ := open()
+	check(t, e.Close())
+	e, l := open()
+	fs = fs.Clone(vfs.CrashAll, 0) // killed
+	newest := int64(l.(*Log).dur.synced) * recordStride
+	check(t, flip(fs, filepath.Join("data", logsDir, testID.String(), durableName), newest+20, 3))
+	e2, l2 := open()
+	if l2.Epoch() <= l.Epoch() {
+		t.Errorf("epoch %d after %d", l2.Epoch(), l.Epoch())
+	}
+	check(t, e2.Close())
+	check(t, e.Close())
+}
+
+// TestRemovedLogStaysRemoved, also after a power cut, and its files go.
+func TestRemovedLogStaysRemoved(t *testing.T) {
+	for _, mode := range vfs.CrashModes {
+		d := newDamageLog(t)
+		e, err := Open(d.fs, "data", d.opts)
+		check(t, err)
+		check(t, e.RemoveLog(testID))
+		left := d.fs.Clone(mode, 2)
+		check(t, e.Close())
+		e, err = Open(left, "data", d.opts)
+		check(t, err)
+		if ids, err := e.ListLogs(); err != nil || len(ids) != 0 {
+			t.Errorf("%v: %v, %v", mode, ids, err)
+		}
+		if names, err := left.ReadDir("data/trash"); err != nil || len(names) != 0 {
+			t.Errorf("%v: in the trash: %v, %v", mode, names, err)
+		}
+		check(t, e.Close())
+	}
 }
 
 // TestPinAfterTheLogLetGo: a reader that has a reference but did not open the
