@@ -50,8 +50,8 @@ func TestRetentionOvertakesConsumers(t *testing.T) {
 		out := func(p *peer, corr uint32, offset message.Offset) wire.Error {
 			t.Helper()
 			e := p.refused(corr, fault.OutOfRange, "offset")
-			if !strings.Contains(e.Message, left) || e.Value != int64(offset) {
-				t.Fatalf("%q, value %d; the range is %s", e.Message, e.Value, left)
+			if rangeOf(e) != left || e.Value != int64(offset) {
+				t.Fatalf("%+v; the range is %s", e, left)
 			}
 			return e
 		}

@@ -242,9 +242,18 @@ func TestFetch(t *testing.T) {
 		t.Fatal("the fetch is still there")
 	}
 	r.request(c, 0, wire.OpFetch, &wire.Fetch{Topic: "t", Offset: 99, MaxBytes: 1})
-	if e := r.refusal(c, fault.OutOfRange, "offset"); !strings.Contains(e.Message, "[0, 1)") {
-		t.Fatalf("the range is not named: %q", e.Message)
+	if e := r.refusal(c, fault.OutOfRange, "offset"); rangeOf(e) != "[0, 1)" {
+		t.Fatalf("the range is not named: %+v", e)
 	}
+}
+
+// rangeOf is the valid range that an out-of-range names.
+func rangeOf(e wire.Error) string {
+	bound := map[string]string{}
+	for _, d := range e.Details {
+		bound[d.Key] = d.Value
+	}
+	return "[" + bound["log_start"] + ", " + bound["log_end"] + ")"
 }
 
 func TestRefusals(t *testing.T) {
