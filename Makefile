@@ -84,7 +84,7 @@ bench: ## every Go benchmark, in the Go benchmark format
 gate: build ## counter budgets and ratios to the calibration kernel, against configs/slo.yaml
 	@.ci/need strace strace
 	@$(STAGE) 'counters' bin/perflab counters
-	@$(STAGE) 'ratios' bin/perflab ratios
+	@$(STAGE) 'ratios' bin/perflab ratios -turns 9
 	@$(STAGE) 'idle connections' bin/perflab conns
 	@$(STAGE) 'start' bin/perflab start
 	@echo 'make gate: passed. It checks counter budgets and ratios to the calibration kernel, and nothing else.'

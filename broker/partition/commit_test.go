@@ -83,7 +83,7 @@ func TestBackgroundSync(t *testing.T) {
 	for name, o := range map[string]struct {
 		visibility message.AckLevel
 		after      time.Duration
-	}{"visibility=durable": {durable, 5 * time.Millisecond}, "visibility=accepted": {accepted, time.Second}} {
+	}{"visibility=durable": {durable, 5 * time.Millisecond}, "visibility=accepted": {accepted, 5 * time.Second}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRig(t, rigOptions{visibility: o.visibility})

@@ -78,7 +78,7 @@ func (o CommitterOptions) WithDefaults() CommitterOptions {
 		o.VisibleAfter = 5 * time.Millisecond
 	}
 	if o.DurableAfter <= 0 {
-		o.DurableAfter = time.Second
+		o.DurableAfter = 5 * time.Second
 	}
 	return o
 }

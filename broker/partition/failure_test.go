@@ -177,7 +177,7 @@ func TestFailedBackgroundSyncFences(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, rigOptions{visibility: accepted, engine: func(d *double) { d.onSync = func() error { return errDisk } }})
 		r.put(1, 1, accepted)
-		time.Sleep(time.Second)
+		time.Sleep(6 * time.Second)
 		synctest.Wait()
 		r.wantAcks(1)
 		r.wantFenced()

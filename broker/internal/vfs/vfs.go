@@ -107,6 +107,12 @@ type File interface {
 // ErrLocked is returned by Lock while another holder has the lock.
 var ErrLocked = errors.New("locked by another holder")
 
+// IsNoDescriptor reports whether err says that the process or the system has no
+// file descriptor left: nothing was done, and the call may succeed later.
+func IsNoDescriptor(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
 // IsNoSpace reports whether err says that the device (or a quota) is full.
 func IsNoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || isQuota(err)

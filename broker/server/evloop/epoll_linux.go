@@ -3,6 +3,7 @@ package evloop
 import (
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -31,6 +32,7 @@ const (
 type epoll struct {
 	fd       int
 	listener int      // the listener, -1 in all loops but the first
+	highest  int      // descriptors from here on are not the connections'
 	options  *Options // set on each connection; nil: inherited from the listener
 	events   []unix.EpollEvent
 	iov      []unix.Iovec
@@ -110,7 +112,7 @@ func newEpollOne() (*epoll, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	p := &epoll{fd: fd, listener: -1, wakeFD: -1}
+	p := &epoll{fd: fd, listener: -1, wakeFD: -1, highest: connectionDescriptors()}
 	if p.wakeFD, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		p.close()
 		return nil, os.NewSyscallError("eventfd", err)
@@ -359,6 +361,19 @@ func (p *epoll) peer(fd int32) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
+// connectionDescriptors is the exclusive end of the descriptors that connections
+// may take. The kernel gives the lowest free number, so the number of a new
+// connection tells how many are in use, by whomever; the last sixteenth is for
+// files: a flood of connections must not stop the log.
+func connectionDescriptors() int {
+	var lim unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil || lim.Cur > math.MaxInt32 {
+		return math.MaxInt32
+	}
+	n := int(lim.Cur)
+	return n - min(max(n/16, 64), 4096, n/2)
+}
+
 func (p *epoll) accept() (socket, error) {
 	if p.listener < 0 {
 		return socket{}, errAgain
@@ -370,6 +385,10 @@ func (p *epoll) accept() (socket, error) {
 			unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 		switch err {
 		case 0:
+			if int(fd) >= p.highest {
+				unix.Close(int(fd))
+				return socket{}, errFull
+			}
 			return socket{fd: int32(fd)}, nil
 		case unix.EINTR:
 			continue

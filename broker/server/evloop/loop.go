@@ -431,6 +431,10 @@ func (l *Loop) acceptSome() {
 			if err == errAborted {
 				continue // the peer was gone before we came
 			}
+			if err == errFull {
+				l.srv.refused.Add(1)
+				continue
+			}
 			// Out of descriptors or memory: the listener would report ready for
 			// ever. Try again at the next tick.
 			l.n.v[kAcceptErrors]++

@@ -28,6 +28,9 @@ var errAgain = errors.New("evloop: would block")
 // errAborted is accept's answer for a peer that was gone before it was accepted.
 var errAborted = errors.New("evloop: connection aborted")
 
+// errFull says that a connection was accepted and closed: descriptors are short.
+var errFull = errors.New("evloop: no descriptor to spare for a connection")
+
 // socket is an accepted connection on its way to a loop.
 type socket struct {
 	fd int32

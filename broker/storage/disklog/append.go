@@ -53,12 +53,15 @@ func (l *Log) Append(b []storage.Batch) error {
 		return err
 	}
 	err = l.write(b)
-	if vfs.IsNoSpace(err) {
-		full := err
+	if vfs.IsNoSpace(err) || vfs.IsNoDescriptor(err) {
+		full, what := err, "space"
+		if vfs.IsNoDescriptor(err) {
+			what = "file descriptor"
+		}
 		if err = l.takeBack(); err == nil {
 			clear(l.w.parts)
 			return fault.New(fault.StorageFull, op).WithField("dir").
-				WithDetail("no space left for log %s in %s", l.id, l.eng.dir).WithCause(full)
+				WithDetail("no %s left for log %s in %s", what, l.id, l.eng.dir).WithCause(full)
 		}
 		err = errors.Join(full, err)
 	}
