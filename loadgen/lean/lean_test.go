@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -170,7 +171,14 @@ func TestConsumerFindsFaults(t *testing.T) {
 func TestServeThroughPipes(t *testing.T) {
 	p, k := dialBoth(t, relay(t, asIs), ProducerOptions{MessageBytes: 100})
 	consumerIn, endConsumer := io.Pipe()
-	consumerOut, consumerW := io.Pipe()
+	// A pipe of the system holds what the consumer says until the test reads it,
+	// as it does between processes; the consumer would wait at an io.Pipe.
+	consumerOut, consumerW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer consumerOut.Close()
+	defer consumerW.Close()
 	ended := make(chan error, 1)
 	go func() { ended <- k.Serve(consumerIn, consumerW) }()
 	received := bufio.NewScanner(consumerOut)
