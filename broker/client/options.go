@@ -8,6 +8,7 @@ import (
 
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/message/id"
 	"github.com/portask/portask/broker/serialization"
 	"github.com/portask/portask/broker/wire"
 )
@@ -33,7 +34,7 @@ type config struct {
 
 func defaults() config {
 	return config{
-		name:         "portask-go",
+		name:         "portask-go-" + id.NewShort().String(),
 		log:          slog.New(slog.DiscardHandler),
 		dialTimeout:  5 * time.Second,
 		request:      30 * time.Second,
@@ -47,7 +48,8 @@ func defaults() config {
 }
 
 // WithName sets the name the broker shows for this client in logs and metrics,
-// at most 256 bytes. Default "portask-go".
+// at most 256 bytes. Default "portask-go-" and eight characters that tell this
+// client from others.
 func WithName(name string) Option { return func(c *config) { c.name = name } }
 
 // WithLogger makes the client log losses, reconnects and back-pressure.

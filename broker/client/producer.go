@@ -9,6 +9,7 @@ import (
 	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/message/id"
 	"github.com/portask/portask/broker/wire"
 )
 
@@ -46,12 +47,13 @@ type Producer struct {
 	waiters sync.Pool // of *waiter; its own, since a channel belongs to a synctest bubble
 
 	mu      sync.Mutex
-	err     error   // why nothing more is sent; guarded by mu, like all that follows
-	closing bool    // the sender is to fail what is left and end
-	lanes   []*lane // by partition; grows when the topic does
-	active  []*lane // those that may have something to send
-	rotor   int     // where in active the next search begins
-	sticky  uint32  // partition of messages without key
+	ids     *id.Generator // of messages, and their clock; guarded by mu
+	err     error         // why nothing more is sent; guarded by mu, like all that follows
+	closing bool          // the sender is to fail what is left and end
+	lanes   []*lane       // by partition; grows when the topic does
+	active  []*lane       // those that may have something to send
+	rotor   int           // where in active the next search begins
+	sticky  uint32        // partition of messages without key
 
 	buffered int // bytes of messages held, see batch.charge
 	waiting  int // goroutines that wait for buffer
@@ -122,6 +124,7 @@ func (c *Client) Producer(ctx context.Context, topic string, opts ...ProducerOpt
 		ended: make(chan struct{}), quit: make(chan struct{}), first: make(chan struct{}),
 		openWait: backoff{least: c.cfg.backoffLeast, most: c.cfg.backoffMost},
 		lim:      c.cfg.lim,
+		ids:      id.NewGenerator(),
 	}
 	for _, o := range opts {
 		o(&p.o)
@@ -473,10 +476,16 @@ func (p *Producer) enqueue(ctx context.Context, partition int64, m *message.Mess
 	}
 	// Other variables than m, which a partitioner makes escape to the heap.
 	x, stamped := m, message.Message{}
-	if m.Timestamp == 0 {
+	if wantID := p.o.ids && m.ID.IsZero(); wantID || m.Timestamp == 0 {
 		stamped = *m
-		stamped.Timestamp = time.Now().UnixMicro()
 		x = &stamped
+		now := p.ids.Micros()
+		if wantID {
+			x.ID = p.ids.At(now / 1000)
+		}
+		if x.Timestamp == 0 {
+			x.Timestamp = now
+		}
 	}
 	b := l.open
 	if b == nil {

@@ -22,6 +22,7 @@ type producerConfig struct {
 	delivery    time.Duration
 	encoding    message.Encoding
 	keyHashes   bool
+	ids         bool
 }
 
 // Defaults of a Producer.
@@ -112,6 +113,13 @@ func WithDeliveryTimeout(d time.Duration) ProducerOption {
 // whose messages name no encoding. Default message.Raw.
 func WithEncoding(e message.Encoding) ProducerOption {
 	return func(o *producerConfig) { o.encoding = e }
+}
+
+// WithIDs gives each message that has none an identifier, a ULID: those of one
+// producer increase in the order of the calls. 16 bytes a message; default off,
+// since a message is known by its partition and offset.
+func WithIDs(on bool) ProducerOption {
+	return func(o *producerConfig) { o.ids = on }
 }
 
 // WithKeyHashes adds a table of key hashes to each batch, for consumers that

@@ -2,7 +2,6 @@ package topic
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/message/id"
 	"github.com/portask/portask/broker/partition"
 	"github.com/portask/portask/broker/storage"
 )
@@ -107,7 +107,7 @@ func Open(o Options) (*Catalogue, error) {
 	var st stored
 	switch {
 	case errors.Is(err, fault.NotFound):
-		st = stored{Version: metaVersion, Cluster: ulid.MustNew(ulid.Now(), rand.Reader).String()}
+		st = stored{Version: metaVersion, Cluster: id.New().String()}
 		logs, err := o.Engine.ListLogs()
 		if err != nil {
 			return nil, fmt.Errorf("open catalogue: %w", err)
@@ -408,11 +408,7 @@ func (c *Catalogue) Create(name string, cfg Config) (*Topic, error) {
 		return nil, fault.New(fault.ResourceExhausted, "create topic").WithField("partitions").
 			WithDetail("all topics together").WithLimit(int64(v.open)+int64(cfg.Partitions), AllPartitionsMax)
 	}
-	id, err := ulid.New(ulid.Now(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("create topic: %w", err)
-	}
-	t := &Topic{Name: name, ID: id, CreatedUs: time.Now().UnixMicro()}
+	t := &Topic{Name: name, ID: id.New(), CreatedUs: time.Now().UnixMicro()}
 	t.config.Store(&cfg)
 	if err := c.openPartitions(t, len(v.parts)); err != nil {
 		return nil, errors.Join(err, c.discard(t))

@@ -28,6 +28,7 @@ type produceFlags struct {
 	linger    time.Duration
 	codec     string
 	messages  bool
+	ids       bool
 
 	encoding message.Encoding    // of --codec
 	source   serialization.Codec // of --messages
@@ -69,6 +70,7 @@ ids and times are kept, offsets are not.
 	f.StringVar(&o.algorithm, "compression", "zstd", "none, gzip, snappy, lz4, zstd or brotli")
 	f.StringVar(&o.strategy, "compress", "threshold", "always, never, or threshold: batches from 1 KiB, if it saves something")
 	f.StringVar(&o.codec, "codec", "raw", "how values are encoded: "+codecNames+"; but for raw, the input is JSON")
+	f.BoolVar(&o.ids, "id", false, "give every message that has none an identifier, a ULID")
 	f.BoolVar(&o.messages, "messages", false, "the input is whole messages, encoded as --codec says")
 	f.DurationVar(&o.linger, "linger", 5*time.Millisecond, "how long a batch may wait to fill")
 	return cmd
@@ -105,7 +107,7 @@ func (o *produceFlags) options() (opts []client.ProducerOption, headers []messag
 	for _, p := range pairs {
 		headers = append(headers, message.Header{Key: p.name, Value: p.value})
 	}
-	opts = []client.ProducerOption{client.WithAck(level), client.WithCompression(policy), client.WithLinger(o.linger)}
+	opts = []client.ProducerOption{client.WithAck(level), client.WithCompression(policy), client.WithLinger(o.linger), client.WithIDs(o.ids)}
 	if !o.messages { // those say it themselves
 		opts = append(opts, client.WithEncoding(o.encoding))
 	}

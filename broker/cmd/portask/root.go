@@ -66,6 +66,7 @@ func newRoot() *cobra.Command {
 		newConfig(g),
 		newDoctor(g),
 		newErrors(g),
+		newID(g),
 		newVersion(g),
 		&cobra.Command{
 			Use:   "exit-codes",

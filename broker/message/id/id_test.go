@@ -1,12 +1,20 @@
 package id
 
 import (
-	"bytes"
+	"io"
+	"math"
+	"math/big"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/oklog/ulid/v2"
+
+	"github.com/portask/portask/broker/message"
 )
 
 func TestIncreasing(t *testing.T) {
@@ -53,69 +61,166 @@ func TestClock(t *testing.T) {
 	}
 }
 
-// ones starts the random part at the very top, then continues in the middle.
-type ones struct{ reads int }
-
-func (o *ones) Read(p []byte) (int, error) {
-	b := byte(0x55)
-	if o.reads++; o.reads == 1 {
-		b, p = 0xff, p[:10]
-	}
-	copy(p, bytes.Repeat([]byte{b}, len(p)))
-	return len(p), nil
-}
-
-func (o *ones) Int63n(n int64) int64 { return n / 2 }
-
+// The random part begins at its very top.
 func TestOverflowBorrowsTheNextMillisecond(t *testing.T) {
-	g := newGenerator(&ones{})
-	a, b, c := g.At(77), g.At(77), g.At(77)
-	if a.Time() != 77 || b.Time() != 78 || c.Time() != 78 {
-		t.Errorf("times %d, %d, %d, want 77, 78, 78", a.Time(), b.Time(), c.Time())
+	g := NewGenerator()
+	g.At(77)
+	g.hi, g.lo = math.MaxUint16, math.MaxUint64
+	top := g.id()
+	b, c := g.At(77), g.At(77)
+	if top.Time() != 77 || b.Time() != 78 || c.Time() != 78 {
+		t.Errorf("times %d, %d, %d, want 77, 78, 78", top.Time(), b.Time(), c.Time())
 	}
-	if a.Compare(b) >= 0 || b.Compare(c) >= 0 {
-		t.Errorf("%v, %v, %v do not increase", a, b, c)
+	if top.Compare(b) >= 0 || b.Compare(c) >= 0 {
+		t.Errorf("%v, %v, %v do not increase", top, b, c)
+	}
+	// A carry out of the lower 64 bits alone stays within the millisecond.
+	g.At(90)
+	g.hi, g.lo = 7, math.MaxUint64
+	low := g.id()
+	if next := g.At(90); next.Time() != 90 || next.Compare(low) <= 0 || g.hi != 8 {
+		t.Errorf("%v after %v", next, low)
 	}
 }
 
+// Against oklog's own monotonic reader, which the generator replaces: the same
+// layout, and steps of the same size.
+func TestAgainstOklog(t *testing.T) {
+	g := NewGenerator()
+	var prev ulid.ULID
+	for i := range 10_000 {
+		id := g.At(int64(1000 + i/100))
+		var want ulid.ULID
+		if err := want.SetTime(uint64(1000 + i/100)); err != nil {
+			t.Fatal(err)
+		}
+		if err := want.SetEntropy(id.Entropy()); err != nil || want != id {
+			t.Fatalf("%v, oklog %v, %v", id, want, err)
+		}
+		if i%100 != 0 {
+			step := new(big.Int).Sub(new(big.Int).SetBytes(id.Entropy()), new(big.Int).SetBytes(prev.Entropy()))
+			if step.Sign() <= 0 || step.BitLen() > 33 {
+				t.Fatalf("a step of %v from %v to %v", step, prev, id)
+			}
+		}
+		prev = id
+	}
+}
+
+// A program may have replaced the system's randomness by something that fails.
+func TestFallbackOfTheSeed(t *testing.T) {
+	for _, r := range []io.Reader{iotest.ErrReader(io.ErrClosedPipe), strings.NewReader("short")} {
+		a, b := Generator{src: newSource(r)}, Generator{src: newSource(r)}
+		if x, y := a.At(5), b.At(5); x == y {
+			t.Errorf("both made %v", x)
+		}
+	}
+	seed := strings.Repeat("s", 32)
+	if a, b := newSource(strings.NewReader(seed)), newSource(strings.NewReader(seed)); a.Uint64() != b.Uint64() {
+		t.Error("the seed is not what the system gave")
+	}
+}
+
+// The clock goes on evenly, and a step of the time of day shows within a second.
+func TestClockFollows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c Clock
+		g := NewGenerator()
+		for range 100 {
+			now := time.Now()
+			if got := c.Micros(); got != now.UnixMicro() {
+				t.Fatalf("%d, the time is %d", got, now.UnixMicro())
+			}
+			id, us := g.Stamp()
+			if us != now.UnixMicro() || id.Time() != uint64(now.UnixMilli()) || g.Micros() != us {
+				t.Fatalf("%v stamped %d, the time is %v", id, us, now)
+			}
+			time.Sleep(123456 * time.Microsecond)
+		}
+		c.us += 3_600_000_000 // as if it had been set back by an hour since
+		time.Sleep(clockTrust)
+		if got := c.Micros(); got != time.Now().UnixMicro() {
+			t.Errorf("%d after a step, the time is %d", got, time.Now().UnixMicro())
+		}
+	})
+}
+
+// Ten million identifiers from 64 goroutines: each generator's in order, none
+// twice. Under the race detector and with -short a tenth of them.
 func TestUniqueAcrossGoroutines(t *testing.T) {
-	const goroutines, each = 8, 20_000
-	ids := make([][]ulid.ULID, goroutines)
-	var wg sync.WaitGroup
-	for i := range ids {
-		wg.Go(func() {
-			g := NewGenerator()
-			for range each {
-				ids[i] = append(ids[i], g.New())
-			}
-		})
+	const goroutines = 64
+	each := 10_000_000 / goroutines
+	if raceEnabled || testing.Short() {
+		each /= 10
 	}
-	wg.Wait()
-	seen := make(map[ulid.ULID]bool, goroutines*each)
-	for _, of := range ids {
-		for _, id := range of {
-			if seen[id] {
-				t.Fatalf("%v was made twice", id)
-			}
-			seen[id] = true
+	for _, tt := range []struct {
+		name    string
+		ordered bool
+		next    func() func() ulid.ULID
+	}{
+		{"a generator each", true, func() func() ulid.ULID { return NewGenerator().New }},
+		{"one for each processor", false, func() func() ulid.ULID { return New }},
+	} {
+		ids := make([][]ulid.ULID, goroutines)
+		var wg sync.WaitGroup
+		for i := range ids {
+			wg.Go(func() {
+				next := tt.next()
+				ids[i] = make([]ulid.ULID, each)
+				for n := range ids[i] {
+					ids[i][n] = next()
+				}
+			})
 		}
-	}
-	if len(seen) != goroutines*each {
-		t.Errorf("%d identifiers, want %d", len(seen), goroutines*each)
+		wg.Wait()
+		for i, of := range ids {
+			if tt.ordered {
+				if !slices.IsSortedFunc(of, ulid.ULID.Compare) {
+					t.Fatalf("%s: those of goroutine %d are not in order", tt.name, i)
+				}
+				continue
+			}
+			wg.Go(func() { slices.SortFunc(of, ulid.ULID.Compare) })
+		}
+		wg.Wait()
+		if n := merge(t, ids); n != goroutines*each {
+			t.Errorf("%s: %d identifiers, want %d", tt.name, n, goroutines*each)
+		}
 	}
 }
 
-func TestSteps(t *testing.T) {
-	s := newSource()
-	var seen [7]int
-	for range 7000 {
-		seen[s.Int63n(7)]++ // panics outside [0,7)
-	}
-	for i, n := range seen {
-		if n < 700 || n > 1300 { // 1000 expected, 10 standard deviations
-			t.Errorf("%d came %d times of 7000", i, n)
+// merge counts the identifiers of sorted lists, none of which may occur twice.
+func merge(t *testing.T, lists [][]ulid.ULID) (n int) {
+	t.Helper()
+	for len(lists) > 1 {
+		var wg sync.WaitGroup
+		half := make([][]ulid.ULID, (len(lists)+1)/2)
+		for i := range half {
+			wg.Go(func() {
+				a := lists[2*i]
+				var b []ulid.ULID
+				if 2*i+1 < len(lists) {
+					b = lists[2*i+1]
+				}
+				out := make([]ulid.ULID, 0, len(a)+len(b))
+				for len(a) > 0 && len(b) > 0 {
+					switch c := a[0].Compare(b[0]); {
+					case c < 0:
+						out, a = append(out, a[0]), a[1:]
+					case c > 0:
+						out, b = append(out, b[0]), b[1:]
+					default:
+						t.Errorf("%v was made twice", a[0])
+						return
+					}
+				}
+				half[i] = append(append(out, a...), b...)
+			})
 		}
+		wg.Wait()
+		lists = half
 	}
+	return len(lists[0])
 }
 
 func TestAllocations(t *testing.T) {
@@ -123,24 +228,96 @@ func TestAllocations(t *testing.T) {
 		t.Skip("allocation budgets are checked without the race detector")
 	}
 	g := NewGenerator()
-	if n := testing.AllocsPerRun(1000, func() { g.New() }); n != 0 {
-		t.Errorf("New allocates %v times, want 0", n)
+	num, err := NewNumericGenerator(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 0, 64)
+	for name, f := range map[string]func(){
+		"Generator.New":        func() { g.New() },
+		"Generator.Stamp":      func() { g.Stamp() },
+		"New":                  func() { New() },
+		"NumericGenerator.New": func() { num.New() },
+		"NewShort":             func() { buf = NewShort().Append(buf[:0]) },
+		"text":                 func() { id := g.New(); _ = id.MarshalTextTo(buf[:ulid.EncodedSize]) },
+	} {
+		if n := testing.AllocsPerRun(1000, f); n != 0 {
+			t.Errorf("%s allocates %v times, want 0", name, n)
+		}
 	}
 }
 
-func BenchmarkNew(b *testing.B) {
-	b.Run("clock=read", func(b *testing.B) {
+// BenchmarkCreate is a message with its id and its time.
+func BenchmarkCreate(b *testing.B) {
+	value := make([]byte, 1024)
+	var m message.Message
+	b.Run("by=generator", func(b *testing.B) {
 		g := NewGenerator()
 		b.ReportAllocs()
 		for b.Loop() {
-			g.New()
+			m = message.Message{Value: value}
+			m.ID, m.Timestamp = g.Stamp()
 		}
 	})
-	b.Run("clock=given", func(b *testing.B) {
-		g := NewGenerator()
+	b.Run("by=processor", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			g.At(1)
+			m = message.Message{Value: value, ID: New()}
 		}
+	})
+	b.Run("by=ulid.Make", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			m = message.Message{Value: value, ID: ulid.Make()}
+		}
+	})
+	b.Run("by=ulid.Make+time.Now", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			m = message.Message{Value: value, ID: ulid.Make(), Timestamp: time.Now().UnixMicro()}
+		}
+	})
+}
+
+func BenchmarkNew(b *testing.B) {
+	g := NewGenerator()
+	num, err := NewNumericGenerator(1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var c Clock
+	for _, tt := range []struct {
+		name string
+		f    func()
+	}{
+		{"kind=ulid/clock=read", func() { g.New() }},
+		{"kind=ulid/clock=given", func() { g.At(1) }},
+		{"kind=numeric", func() { num.New() }},
+		{"kind=short", func() { NewShort() }},
+		{"kind=clock/by=portask", func() { c.Micros() }},
+		{"kind=clock/by=time.Now", func() { _ = time.Now().UnixMicro() }},
+	} {
+		b.Run(tt.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				tt.f()
+			}
+		})
+	}
+	b.Run("kind=ulid/by=processor/parallel=true", func(b *testing.B) {
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				New()
+			}
+		})
+	})
+	b.Run("kind=ulid/by=ulid.Make/parallel=true", func(b *testing.B) {
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				ulid.Make()
+			}
+		})
 	})
 }
