@@ -175,15 +175,18 @@ func (b *batch) wrote(err error, begun bool) {
 	p, l := b.p, b.lane
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if b.state != awaiting {
+	if !b.onWire() {
 		return
 	}
+	now := time.Now()
 	switch {
 	case err == nil:
-		b.state = stored
+		b.to(message.Acknowledged, now)
+		p.count(b, now)
 		b.ok.BaseOffset = message.NoOffset
 	case begun:
-		b.state, b.err = failed, lostErr(p.c.addr, err)
+		b.err = lostErr(p.c.addr, err)
+		b.to(message.Dead, now)
 	default:
 		p.retry(b)
 	}
@@ -196,7 +199,7 @@ func (b *batch) answer(cn *conn, h wire.Header, payload []byte, err error) {
 	p, l := b.p, b.lane
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if b.state != awaiting {
+	if !b.onWire() {
 		return // failed by Close meanwhile
 	}
 	current := p.cn == cn && p.handle == b.handle
@@ -224,7 +227,9 @@ func (b *batch) answer(cn *conn, h wire.Header, payload []byte, err error) {
 
 // store notes that b is stored.
 func (p *Producer) store(b *batch) {
-	b.state = stored
+	now := time.Now()
+	b.to(message.Acknowledged, now)
+	p.count(b, now)
 	l := b.lane
 	l.wait.reset()
 	l.known = true
@@ -232,6 +237,13 @@ func (p *Producer) store(b *batch) {
 	if b.ok.Flags&wire.ProduceDuplicate != 0 {
 		p.stats.Duplicates++
 	}
+}
+
+// count notes how long an acknowledged batch took.
+func (p *Producer) count(b *batch, now time.Time) {
+	p.stats.Acknowledged++
+	p.stats.InFlight += b.life.Processing(now)
+	p.stats.Held += b.life.Age(now)
 }
 
 // refused handles an ERROR for b, or the loss of its connection.
@@ -279,7 +291,7 @@ func (l *lane) before(b *batch) bool {
 		if x == b {
 			return false
 		}
-		if x.state == again || x.state == awaiting {
+		if !x.life.State().Final() {
 			return true
 		}
 	}
@@ -289,10 +301,10 @@ func (l *lane) before(b *batch) bool {
 // retry marks b to be sent again.
 func (p *Producer) retry(b *batch) {
 	if b.told && !p.o.idempotent {
-		b.state = failed // nobody waits for it and it closes no gap
+		b.to(message.Expired, time.Now()) // nobody waits for it and it closes no gap
 		return
 	}
-	b.state = again
+	b.to(message.Pending, time.Now())
 	b.lane.resend = false
 	p.ready++
 	p.activate(b.lane)
@@ -310,7 +322,7 @@ func (p *Producer) settle(l *lane) {
 	kept := l.sent[:0]
 	blocked := false
 	for _, b := range l.sent {
-		resolved := b.state == stored || b.state == failed
+		resolved := b.life.State().Final()
 		switch {
 		case blocked || !resolved && !b.told:
 			blocked = true

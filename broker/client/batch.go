@@ -47,20 +47,9 @@ func (l *lane) last() *batch {
 	return nil
 }
 
-// batchState is where a batch in sent stands.
-type batchState uint8
-
-const (
-	waiting  batchState = iota // not sent yet
-	awaiting                   // on the wire: nobody may touch its bytes
-	again                      // to be sent again
-	stored                     // acknowledged
-	failed                     // refused for good
-)
-
 // batch is one batch of a producer, reused. The producer's mutex guards it, but
-// for builder and buf while the sender encodes, and the bytes of buf while
-// awaiting.
+// for builder and buf while the sender encodes, and the bytes of buf while it is
+// on the wire.
 type batch struct {
 	p    *Producer
 	lane *lane
@@ -74,19 +63,29 @@ type batch struct {
 	entries []entry
 	flushes []*flush
 	charge  int // bytes counted in Producer.buffered
-	born    time.Time
 
-	state  batchState
+	// pending: in a lane's queue, or in sent to be sent again; processing: on
+	// the wire; acknowledged: stored; expired, dead: failed.
+	life   message.Lifecycle
 	handle uint32 // it was sent to
 	frame  int    // bytes on the wire
-	sentAt time.Time
-	tries  int
-	told   bool // the callbacks have had an error; kept to close the gap in the sequence
-	unsure bool // an attempt may have been stored: the sequence must not change
-	shift  bool // to be renumbered: it stands behind a hole
+	told   bool   // the callbacks have had an error; kept to close the gap in the sequence
+	unsure bool   // an attempt may have been stored: the sequence must not change
+	shift  bool   // to be renumbered: it stands behind a hole
 	ok     wire.ProduceOK
 	err    error
 }
+
+// to changes the state of b.
+func (b *batch) to(s message.State, now time.Time) {
+	if err := b.life.To(s, now); err != nil {
+		panic("client: a batch: " + err.Error())
+	}
+}
+
+// onWire reports whether b was sent and is not answered: nobody may touch its
+// bytes.
+func (b *batch) onWire() bool { return b.life.State() == message.Processing }
 
 // entry is who wants to know of one message: a callback, a waiter, or nobody.
 type entry struct {
@@ -156,14 +155,15 @@ func (p *Producer) start(l *lane) *batch {
 		b.builder.KeyHashes = p.o.keyHashes
 	}
 	b.builder.Encoding = p.o.encoding
-	b.born = time.Now()
+	now := time.Now()
+	b.life = message.NewLifecycle(now)
 	l.open = b
 	p.activate(l)
 	p.opens++
 	if p.opens == 1 {
 		p.lingerAt = p.lastSend.Add(p.o.linger)
-		if p.lingerAt.Before(b.born) {
-			p.lingerAt = b.born
+		if p.lingerAt.Before(now) {
+			p.lingerAt = now
 		}
 		if p.sleepTill.IsZero() || p.lingerAt.Before(p.sleepTill) {
 			p.poke()

@@ -99,6 +99,11 @@ type ProducerStats struct {
 	Failed     uint64 // messages whose callback got an error
 	Dropped    uint64 // batches refused by the broker at ack level none
 
+	// Of batches acknowledged: how many, and the sums of the time on the wire,
+	// attempts that failed included, and from the first message to the answer.
+	Acknowledged   uint64
+	InFlight, Held time.Duration
+
 	Buffered     int // bytes held now
 	Credit       int64
 	CreditReason wire.CreditReason // why there is no more credit
@@ -271,7 +276,7 @@ func (p *Producer) SendBatch(ctx context.Context, partition uint32, b []byte, cb
 	x := p.newBatch(l)
 	x.buf, x.env, x.external = b, e, true
 	x.entries = append(x.entries, entry{cb: cb})
-	x.charge, x.born = len(b), time.Now()
+	x.charge, x.life = len(b), message.NewLifecycle(time.Now())
 	p.buffered += x.charge
 	p.stats.Messages += uint64(e.Count)
 	p.push(l, x)

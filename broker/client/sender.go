@@ -37,7 +37,8 @@ func (p *Producer) send() {
 				p.mu.Lock()
 				p.builders = append(p.builders, builder)
 				if err != nil {
-					b.err, b.state = err, failed
+					b.err = err
+					b.to(message.Dead, time.Now())
 					p.unqueue(l)
 					l.sent = append(l.sent, b)
 					p.settle(l)
@@ -130,7 +131,7 @@ func (p *Producer) pick(now time.Time) (*lane, *batch) {
 // unfinished reports whether something in sent is still to be sent.
 func (l *lane) unfinished() bool {
 	for _, b := range l.sent {
-		if b.state == again {
+		if b.life.State() == message.Pending {
 			return true
 		}
 	}
@@ -146,12 +147,12 @@ func (p *Producer) pickFrom(l *lane, now time.Time, due bool) *batch {
 	var first *batch // to be sent again
 	busy := false    // something is on the wire
 	for _, b := range l.sent {
-		switch b.state {
-		case again:
+		switch b.life.State() {
+		case message.Pending:
 			if first == nil {
 				first = b
 			}
-		case awaiting:
+		case message.Processing:
 			busy = true
 		}
 	}
@@ -188,7 +189,7 @@ func (p *Producer) renumber(l *lane) {
 	l.hole = false
 	l.next = l.holeAt
 	for _, b := range l.sent {
-		if b.shift && b.state == again {
+		if b.shift && b.life.State() == message.Pending {
 			b.shift, b.unsure = false, false // under its old number it was not stored
 			p.stamp(b, l.next)
 			l.next += b.env.Count
@@ -202,8 +203,9 @@ func (p *Producer) renumber(l *lane) {
 // messages, which would be taken for it: there the next batch tells. It is
 // accepted, or refused for the gap, which then is certain.
 func (p *Producer) gone(b *batch, err error, certain bool) {
-	b.state, b.err = failed, err
-	if b.tries == 0 || !p.o.idempotent {
+	b.err = err
+	b.to(message.Dead, time.Now())
+	if b.life.Attempts() == 0 || !p.o.idempotent {
 		return
 	}
 	l, seq := b.lane, b.env.BaseSequence
@@ -282,7 +284,7 @@ func (p *Producer) unqueue(l *lane) {
 func (p *Producer) transmit(l *lane, b *batch, now time.Time) {
 	if len(b.buf) > p.lim.BatchBytes { // the broker's limit shrank, or compression grew
 		p.gone(b, fault.New(fault.TooLarge, p.op).WithField("batch").WithLimit(int64(len(b.buf)), int64(p.lim.BatchBytes)), true)
-		if b.tries == 0 {
+		if b.life.Attempts() == 0 {
 			p.unqueue(l)
 			l.sent = append(l.sent, b)
 		} else {
@@ -291,7 +293,7 @@ func (p *Producer) transmit(l *lane, b *batch, now time.Time) {
 		p.settle(l)
 		return
 	}
-	if b.tries == 0 && p.o.idempotent {
+	if b.life.Attempts() == 0 && p.o.idempotent {
 		p.stamp(b, l.next)
 	}
 	frame := wire.HeaderBytes + wire.ProduceHeadBytes + len(b.buf)
@@ -300,7 +302,7 @@ func (p *Producer) transmit(l *lane, b *batch, now time.Time) {
 		p.cn, p.handle = nil, 0
 		return
 	}
-	if b.tries == 0 {
+	if b.life.Attempts() == 0 {
 		p.unqueue(l)
 		l.sent = append(l.sent, b)
 		l.next += b.env.Count
@@ -313,8 +315,8 @@ func (p *Producer) transmit(l *lane, b *batch, now time.Time) {
 	p.stats.Bytes += uint64(frame)
 	p.credit -= int64(frame)
 	p.lastSend = now
-	b.tries++
-	b.state, b.handle, b.frame, b.sentAt = awaiting, p.handle, frame, now
+	b.to(message.Processing, now)
+	b.handle, b.frame = p.handle, frame
 }
 
 // wakeAt returns when there is something to do without being woken; zero:
@@ -371,7 +373,7 @@ func (p *Producer) check(now time.Time) {
 	for _, l := range p.lanes {
 		p.expire(l, now)
 		for _, b := range l.sent {
-			if b.state == awaiting && p.cn != nil && b.handle == p.handle && now.Sub(b.sentAt) > p.c.cfg.request {
+			if b.onWire() && p.cn != nil && b.handle == p.handle && b.life.Attempt(now) > p.c.cfg.request {
 				p.cn.fail(fault.New(fault.Timeout, p.op).WithDetail("a batch was not answered for %v", p.c.cfg.request))
 			}
 		}
@@ -379,15 +381,15 @@ func (p *Producer) check(now time.Time) {
 }
 
 func (p *Producer) expire(l *lane, now time.Time) {
-	old := func(b *batch) bool { return now.Sub(b.born) > p.o.delivery }
+	old := func(b *batch) bool { return b.life.Age(now) > p.o.delivery }
 	late := func() error {
 		return fault.New(fault.Timeout, p.op).WithDetail("not acknowledged within %v: %s", p.o.delivery, p.stateLocked())
 	}
 	for _, b := range l.sent {
-		if b.told || !old(b) || b.state != again && b.state != awaiting {
+		if b.told || b.life.State().Final() || !old(b) {
 			continue
 		}
-		if b.state == awaiting && b.external {
+		if b.onWire() && b.external {
 			continue // its bytes are on the wire: they cannot be given back yet
 		}
 		// It may be stored, so its sequence is used: it stays in sent and is
@@ -398,8 +400,8 @@ func (p *Producer) expire(l *lane, now time.Time) {
 		}
 		b.told = true
 		p.tell(b, nil, late())
-		if !p.o.idempotent && b.state == again {
-			b.state = failed
+		if !p.o.idempotent && b.life.State() == message.Pending {
+			b.to(message.Expired, now)
 			p.ready--
 		}
 	}
@@ -407,13 +409,15 @@ func (p *Producer) expire(l *lane, now time.Time) {
 	for len(l.queue) > 0 && old(l.queue[0]) {
 		b := l.queue[0]
 		p.unqueue(l)
-		b.err, b.state = late(), failed
+		b.err = late()
+		b.to(message.Expired, now)
 		l.sent = append(l.sent, b)
 	}
 	if b := l.open; b != nil && old(b) && len(l.queue) == 0 {
 		p.shut(l)
 		p.unqueue(l)
-		b.err, b.state = late(), failed
+		b.err = late()
+		b.to(message.Expired, now)
 		l.sent = append(l.sent, b)
 	}
 	p.settle(l)
@@ -424,8 +428,9 @@ func (p *Producer) failAll(err error) {
 	for _, l := range p.lanes {
 		p.shut(l)
 		for _, b := range l.sent {
-			if b.state == again {
-				b.err, b.state = err, failed
+			if b.life.State() == message.Pending {
+				b.err = err
+				b.to(message.Dead, time.Now())
 				p.ready--
 			}
 		}
@@ -433,7 +438,8 @@ func (p *Producer) failAll(err error) {
 			b := l.queue[0]
 			p.unqueue(l)
 			p.reclaim(b)
-			b.err, b.state = err, failed
+			b.err = err
+			b.to(message.Dead, time.Now())
 			l.sent = append(l.sent, b)
 		}
 		p.settle(l)

@@ -120,6 +120,10 @@ type produceReport struct {
 	Messages int64  `json:"messages"`
 	Bytes    int64  `json:"bytes"`
 	Ack      string `json:"ack"`
+	// Batches that were answered, and the mean time from sending one to its
+	// answer; none at ack level none.
+	Batches    uint64  `json:"batches,omitempty"`
+	AnsweredMs float64 `json:"answered_ms,omitempty"`
 }
 
 func produce(ctx context.Context, g *globals, o *produceFlags, topic string, files []string, stdin io.Reader, stdout io.Writer) error {
@@ -255,5 +259,9 @@ func send(ctx context.Context, p *client.Producer, o *produceFlags, in *input, h
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if stats := p.Stats(); stats.Acknowledged > 0 && o.ack != message.AckNone.String() {
+		s.report.Batches = stats.Acknowledged
+		s.report.AnsweredMs = float64(stats.InFlight.Microseconds()/int64(stats.Acknowledged)) / 1000
+	}
 	return s.report, err
 }

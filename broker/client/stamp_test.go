@@ -3,6 +3,7 @@ package client
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -76,4 +77,24 @@ func TestClientsHaveNamesOfTheirOwn(t *testing.T) {
 	if a == b || !strings.HasPrefix(a, "portask-go-") || len(a) != len("portask-go-")+8 {
 		t.Errorf("%q and %q", a, b)
 	}
+}
+
+// A batch's life is timed from its first message over the wire to the answer.
+func TestTimesOfBatches(t *testing.T) {
+	story(t, 1, func(t *testing.T, b *fake) {
+		c := b.client()
+		defer c.Close()
+		p := producer(t, c, WithLinger(10*time.Millisecond))
+		var o outcomes
+		time.Sleep(time.Second)
+		sendAll(t, p, &o, "a") // leaves at once
+		synctest.Wait()
+		sendAll(t, p, &o, "b") // waits to be more
+		time.Sleep(4 * time.Millisecond)
+		sendAll(t, p, &o, "c") // goes with b
+		time.Sleep(time.Second)
+		if s := p.Stats(); s.Batches != 2 || s.Acknowledged != 2 || s.Held != 10*time.Millisecond || s.InFlight != 0 {
+			t.Errorf("%d batches, %d acknowledged, held %v, in flight %v", s.Batches, s.Acknowledged, s.Held, s.InFlight)
+		}
+	})
 }
