@@ -147,3 +147,17 @@ func BenchmarkKeyHash(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkMessageBytes is why no message keeps its size.
+func BenchmarkMessageBytes(b *testing.B) {
+	for _, headers := range []int{0, 4, 64} {
+		b.Run(fmt.Sprintf("headers=%d", headers), func(b *testing.B) {
+			m := Message{Key: []byte("user-4711"), Value: make([]byte, 1024), Headers: make([]Header, headers)}
+			n := 0
+			for b.Loop() {
+				n += m.Bytes()
+			}
+			_ = n
+		})
+	}
+}
