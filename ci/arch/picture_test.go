@@ -30,12 +30,12 @@ const picture = `
 	broker/storage/disklog:       broker/storage broker/fault broker/message broker/internal/vfs
 
 	broker/partition:             broker/storage broker/mempool broker/message broker/fault
-	broker/topic:                 broker/partition broker/storage broker/mempool broker/wire broker/message broker/fault
+	broker/topic:                 broker/partition broker/storage broker/mempool broker/wire broker/message broker/message/id broker/fault
 
 	broker/server/evloop:         broker/mempool broker/fault
 	broker/server:                broker/server/evloop broker/topic broker/partition broker/storage broker/mempool broker/wire broker/compression broker/message broker/fault
 
-	broker/client:                broker/wire broker/compression broker/serialization broker/mempool broker/message broker/fault
+	broker/client:                broker/wire broker/compression broker/serialization broker/mempool broker/message broker/message/id broker/fault
 
 	broker/cmd/portask:           broker/...
 
