@@ -11,6 +11,7 @@ import (
 	"github.com/portask/portask/broker/internal/vfs"
 	"github.com/portask/portask/broker/storage"
 	"github.com/portask/portask/broker/storage/disklog"
+	"github.com/portask/portask/broker/topic"
 )
 
 func newLog(g *globals) *cobra.Command {
@@ -25,6 +26,11 @@ A log is one partition, named by its topic's id and its index.`,
 	}
 	cmd.AddCommand(newLogDump(g), newLogVerify(g), newLogRepair(g))
 	return cmd
+}
+
+// catalogue is what makes logs topics.
+func catalogue() *disklog.Catalogue {
+	return &disklog.Catalogue{Name: topic.MetaName, Check: topic.Check, Rebuild: topic.Rebuild}
 }
 
 // logFilter reads --log flags; none is no filter.
@@ -125,7 +131,7 @@ func newLogVerify(g *globals) *cobra.Command {
 		Use:   "verify DIR",
 		Short: "Read every byte and report what is damaged; changes nothing",
 		Long: `Read every byte of a data directory, check every checksum, and report each problem with file, position and the messages
-concerned. Nothing is changed. The exit code is 10 if there is damage; the traces of a crash (a torn tail) are noted and
+concerned, and logs without a catalogue of topics. Nothing is changed. The exit code is 10 if there is damage; the traces of a crash (a torn tail) are noted and
 are no damage.`,
 		Args: exactArgs("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -133,7 +139,7 @@ are no damage.`,
 			if err != nil {
 				return err
 			}
-			r, err := disklog.Verify(vfs.OS(), args[0], filter)
+			r, err := disklog.Verify(vfs.OS(), args[0], filter, catalogue())
 			if err != nil {
 				return err
 			}
@@ -168,11 +174,14 @@ func newLogRepair(g *globals) *cobra.Command {
 		Long: `Copy every valid batch, with its offset, and all valid metadata of a data directory to OUT, which must not exist. What
 is damaged goes to OUT/quarantine; messages that are lost become gaps that the new logs know of. DIR is not changed.
 
+If the catalogue of topics is missing or damaged, OUT gets one made from the logs: topics keep their names where those
+can still be read, others are called recovered-<id>, and retention is unlimited until it is set again.
+
 Each problem is printed as it is dealt with. A broker started on OUT serves what could be saved. The exit code is 0 also
-if something was lost: that is what the command is for.`,
+if something was lost: that is what the command is for. If the command fails, no broker starts on OUT: delete it.`,
 		Args: exactArgs("DIR", "OUT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := disklog.Repair(vfs.OS(), args[0], args[1], nil)
+			r, err := disklog.Repair(vfs.OS(), args[0], args[1], catalogue(), nil)
 			if err != nil {
 				return err
 			}

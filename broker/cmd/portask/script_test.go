@@ -64,6 +64,7 @@ func TestScripts(t *testing.T) {
 			"code":   cmdCode,
 			"lines":  cmdLines,
 			"damage": cmdDamage,
+			"stray":  cmdStray,
 		},
 	})
 }
@@ -180,6 +181,28 @@ func cmdLines(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// stray DIR NAME: makes an empty file, or with a slash behind it a directory,
+// beside the segments of each log that has any.
+func cmdStray(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: stray DIR NAME")
+	}
+	files, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "logs", "*", "00000000000000000000.seg"))
+	ts.Check(err)
+	if len(files) == 0 {
+		ts.Fatalf("%s has no segments", args[0])
+	}
+	for _, file := range files {
+		name, dir := strings.CutSuffix(args[1], "/")
+		name = filepath.Join(filepath.Dir(file), name)
+		if dir {
+			ts.Check(os.MkdirAll(filepath.Join(name, "inside"), 0o755))
+		} else {
+			ts.Check(os.WriteFile(name, nil, 0o644))
+		}
+	}
+}
+
 // damage DIR TEXT: flips one bit of the first occurrence of the text in a
 // segment.
 func cmdDamage(ts *testscript.TestScript, neg bool, args []string) {
@@ -188,7 +211,7 @@ func cmdDamage(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	files, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "logs", "*", "*.seg"))
 	ts.Check(err)
-	for _, name := range files {
+	for _, name := range append(files, filepath.Join(ts.MkAbs(args[0]), "meta", "topics")) {
 		b, err := os.ReadFile(name)
 		ts.Check(err)
 		if i := bytes.Index(b, []byte(args[1])); i >= 0 {

@@ -58,6 +58,9 @@ func (r *recovery) setAside() error {
 			}
 		}
 	}
+	if err := r.moveStrays(); err != nil {
+		return err
+	}
 	for _, base := range r.dropped {
 		name := segName(base)
 		path := filepath.Join(l.dir, name)

@@ -219,7 +219,7 @@ func TestDamage(t *testing.T) {
 			d := newDamageLog(t)
 			file, class, lost := c.do(d)
 			before := contentsOf(t, d.fs, "data")
-			r, err := Verify(d.fs, "data", nil)
+			r, err := Verify(d.fs, "data", nil, nil)
 			check(t, err)
 			if !names(r.Problems, filepath.Clean(file), class) {
 				t.Errorf("Verify does not name %v in %s: %v", class, file, r.Problems)
@@ -338,14 +338,14 @@ func (d *damageLog) compare(got []written, gaps []storage.GapError, lost [][2]me
 func (d *damageLog) repair(lost [][2]message.Offset) {
 	t := d.t
 	t.Helper()
-	r, err := Repair(d.fs, "data", "copy", nil)
+	r, err := Repair(d.fs, "data", "copy", nil, nil)
 	check(t, err)
-	v, err := Verify(d.fs, "copy", nil)
+	v, err := Verify(d.fs, "copy", nil, nil)
 	check(t, err)
 	if v.Damaged() || v.Batches != r.Batches || v.Messages != r.Messages || v.Bytes != r.Bytes {
 		t.Errorf("the copy: %+v, of %+v", v, r)
 	}
-	if _, err := Repair(d.fs, "data", "copy", nil); fault.CodeOf(err) != fault.Exists {
+	if _, err := Repair(d.fs, "data", "copy", nil, nil); fault.CodeOf(err) != fault.Exists {
 		t.Errorf("repair into a directory that exists: %v", err)
 	}
 	fs := d.fs.Clone(vfs.CrashAll, 0)

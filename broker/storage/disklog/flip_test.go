@@ -101,7 +101,7 @@ func TestBitFlips(t *testing.T) {
 	for _, closed := range []bool{true, false} {
 		t.Run(fmt.Sprintf("closed=%t", closed), func(t *testing.T) {
 			fs, o, opts := flipLog(t, closed)
-			r, err := Verify(fs, "data", nil)
+			r, err := Verify(fs, "data", nil, nil)
 			check(t, err)
 			if len(r.Problems) > 0 || r.Batches < 8 || r.Segments < 3 || r.Bytes < 9<<10 {
 				t.Fatalf("the log to begin with: %+v", r)
@@ -160,7 +160,7 @@ func oneFlip(fs *vfs.Mem, o *oracle, opts Options, file string, pos int64, bit i
 
 // verifyFinds wants a problem in the file, and in a batch's case that position.
 func verifyFinds(fs vfs.FS, file string, pos int64) error {
-	r, err := Verify(fs, "data", nil)
+	r, err := Verify(fs, "data", nil, nil)
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ func FuzzRecovery(f *testing.F) {
 		if !ok || second.End < first.End || second.torn != 0 || second.lost < first.lost {
 			t.Fatalf("first start %+v, second start %+v", first, second)
 		}
-		if _, err := Verify(left, "data", nil); err != nil {
+		if _, err := Verify(left, "data", nil, nil); err != nil {
 			t.Fatal(err)
 		}
 	})

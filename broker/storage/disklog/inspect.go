@@ -156,6 +156,12 @@ func (in *inspector) metadata() error {
 		if strings.HasSuffix(name, tempSuffix) {
 			continue
 		}
+		if isDir(in.fs, filepath.Join(in.dir, file), 0) {
+			if err := in.problem(storage.PartitionID{}, Problem{Class: UnknownFile, File: file, Detail: "a directory"}); err != nil {
+				return err
+			}
+			continue
+		}
 		blob, err := readMeta(in.fs, filepath.Join(in.dir, file))
 		if damage(err) {
 			err = in.problem(storage.PartitionID{}, Problem{Class: MetaFile, File: file, Detail: err.Error()})
@@ -429,9 +435,11 @@ func (r *Report) add(p Problem) {
 }
 
 // Verify checks every byte that an engine has written to its directory, and
-// counts. Errors as of Inspect.
-func Verify(fsys vfs.FS, dir string, filter Filter) (Report, error) {
+// counts. If cat is not nil and no filter is set, logs without a catalogue that
+// a broker would start with are damage too. Errors as of Inspect.
+func Verify(fsys vfs.FS, dir string, filter Filter, cat *Catalogue) (Report, error) {
 	var r Report
+	seen := cat == nil || filter != nil // or reported
 	err := Inspect(fsys, dir, filter, func(it *Item) error {
 		switch it.Kind {
 		case ItemRecord:
@@ -442,10 +450,25 @@ func Verify(fsys vfs.FS, dir string, filter Filter) (Report, error) {
 			r.Batches++
 			r.Messages += int64(it.Envelope.Count)
 			r.Bytes += it.Len
+		case ItemMeta:
+			if cat == nil || it.File != cat.file() {
+				break
+			}
+			seen = true
+			if err := cat.Check(it.Bytes); err != nil {
+				if !damage(err) {
+					return err
+				}
+				r.add(Problem{Class: MetaFile, File: it.File, Len: it.Len, Detail: err.Error()})
+			}
 		case ItemProblem:
+			seen = seen || it.Problem.Class == MetaFile && it.File == cat.file()
 			r.add(it.Problem)
 		}
 		return nil
 	})
+	if err == nil && !seen && r.Logs > 0 {
+		r.add(cat.missing(r.Logs))
+	}
 	return r, err
 }

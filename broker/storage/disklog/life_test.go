@@ -283,8 +283,8 @@ func TestDirectory(t *testing.T) {
 		t.Errorf("second engine: %v", err)
 	}
 	for name, err := range map[string]error{
-		"Verify":  func() error { _, err := Verify(fs, "data", nil); return err }(),
-		"Repair":  func() error { _, err := Repair(fs, "data", "copy", nil); return err }(),
+		"Verify":  func() error { _, err := Verify(fs, "data", nil, nil); return err }(),
+		"Repair":  func() error { _, err := Repair(fs, "data", "copy", nil, nil); return err }(),
 		"Inspect": Inspect(fs, "data", nil, func(*Item) error { return nil }),
 	} {
 		if fault.CodeOf(err) != fault.Locked {
@@ -293,7 +293,7 @@ func TestDirectory(t *testing.T) {
 	}
 	check(t, e.StoreMeta("x", nil))
 	check(t, e.Close())
-	if _, err := Verify(fs, "nowhere", nil); fault.CodeOf(err) != fault.NotFound {
+	if _, err := Verify(fs, "nowhere", nil, nil); fault.CodeOf(err) != fault.NotFound {
 		t.Errorf("Verify of nothing: %v", err)
 	}
 

@@ -29,6 +29,7 @@ type recovery struct {
 	bases   []message.Offset
 	stopAt  map[message.Offset]int64 // where a segment is to be cut
 	dropped []message.Offset         // segments that are not part of the log
+	strays  []stray                  // names of segments that are none
 
 	// Found by plan.
 	segs     []*opened
@@ -91,8 +92,12 @@ func (r *recovery) decide() error {
 	for {
 		r.closeSegs()
 		again, err := r.plan()
-		if err != nil || !again {
+		if err != nil {
 			return err
+		}
+		if !again {
+			r.judgeStrays()
+			return nil
 		}
 	}
 }
@@ -129,6 +134,9 @@ func (r *recovery) load() error {
 				return err
 			}
 		}
+	}
+	if err := r.sortOut(); err != nil {
+		return err
 	}
 	d, problems, err := loadDurable(r.fs, l.dir, r.flag())
 	if err != nil {

@@ -27,15 +27,19 @@ const quarantineDir = "quarantine"
 // fn, if not nil, is called for each problem that was dealt with. Nothing is
 // left out without a call: what is not in out is in a Problem.
 //
-// Errors as of Inspect; fault.Exists if out exists. After an error out is to be
-// deleted.
-func Repair(fsys vfs.FS, dir, out string, fn func(Problem)) (Report, error) {
+// If the original holds logs and no catalogue that checks, cat makes one for
+// out; nil makes none.
+//
+// Errors as of Inspect; fault.Exists if out exists. After an error, or a crash,
+// out is to be deleted: no engine opens it before all of it is written, since
+// its FORMAT does not check until then.
+func Repair(fsys vfs.FS, dir, out string, cat *Catalogue, fn func(Problem)) (Report, error) {
 	var report Report
 	lock, err := lockDir(fsys, dir)
 	if err != nil {
 		return report, err
 	}
-	p := repairer{fs: fsys, dir: dir, out: out, report: &report, fn: fn}
+	p := repairer{fs: fsys, dir: dir, out: out, report: &report, cat: cat, fn: fn}
 	err = p.run()
 	return report, errors.Join(failure("repair "+dir, err), lock.Close())
 }
@@ -46,6 +50,8 @@ type repairer struct {
 	report   *Report
 	fn       func(Problem)
 	opts     Options
+	cat      *Catalogue
+	catOK    bool // copied as it was
 }
 
 func (p *repairer) note(x Problem) {
@@ -70,13 +76,13 @@ func (p *repairer) run() (err error) {
 	} else if err != nil {
 		return err
 	}
+	if err := p.begin(); err != nil {
+		return err
+	}
 	for _, d := range []string{metaDir, logsDir, quarantineDir} {
 		if err := p.fs.MkdirAll(filepath.Join(p.out, d), 0o755); err != nil {
 			return err
 		}
-	}
-	if err := p.put(formatName, []byte(formatLine(formatVersion))); err != nil {
-		return err
 	}
 	if err := p.metadata(); err != nil {
 		return err
@@ -88,6 +94,9 @@ func (p *repairer) run() (err error) {
 	for _, name := range other {
 		p.note(Problem{Class: UnknownFile, File: filepath.Join(logsDir, name), Detail: "not copied"})
 	}
+	if err := p.catalogue(ids); err != nil {
+		return err
+	}
 	for _, id := range ids {
 		if err := p.log(id); err != nil {
 			return err
@@ -98,7 +107,27 @@ func (p *repairer) run() (err error) {
 			return err
 		}
 	}
-	return p.fs.SyncDir(filepath.Dir(filepath.Clean(p.out)))
+	if err := p.fs.SyncDir(filepath.Dir(filepath.Clean(p.out))); err != nil {
+		return err
+	}
+	return p.put(formatName, []byte(formatLine(formatVersion))) // and SyncDir
+}
+
+// begin makes out, with a FORMAT that does not check and says to a reader why.
+// It is there, even if empty, before anything that could be taken for data.
+func (p *repairer) begin() error {
+	if err := p.fs.MkdirAll(p.out, 0o755); err != nil {
+		return err
+	}
+	f, err := p.fs.OpenFile(filepath.Join(p.out, formatName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return errors.Join(err, p.fs.Remove(p.out))
+	}
+	_, err = f.WriteAt([]byte("portask log repair has not finished: delete this directory\n"), 0)
+	if err == nil {
+		err = f.SyncAll()
+	}
+	return errors.Join(err, f.Close(), p.fs.SyncDir(p.out))
 }
 
 // put writes a file below out.
@@ -146,11 +175,22 @@ func (p *repairer) metadata() error {
 		if strings.HasSuffix(name, tempSuffix) {
 			continue
 		}
+		if isDir(p.fs, filepath.Join(p.dir, file), 0) {
+			p.note(Problem{Class: UnknownFile, File: file, Detail: "a directory: not copied"})
+			continue
+		}
 		blob, err := readMeta(p.fs, filepath.Join(p.dir, file))
+		isCat := p.cat != nil && file == p.cat.file()
+		if err == nil && isCat {
+			if err = p.cat.Check(blob); err != nil && !damage(err) {
+				return err
+			}
+		}
 		if damage(err) {
 			p.note(Problem{Class: MetaFile, File: file, Detail: err.Error()})
 			err = p.quarantine(file, file, 0, wholeFile)
 		} else if err == nil {
+			p.catOK = p.catOK || isCat
 			err = p.put(file, appendMeta(nil, blob))
 		}
 		if err != nil {
@@ -237,6 +277,19 @@ func (p *repairer) setAside(r *recovery, choose func(name string) bool) error {
 			continue
 		}
 		file := filepath.Join(r.l.rel, name)
+		size, err := p.fs.Stat(filepath.Join(p.dir, file))
+		if err != nil {
+			return err
+		}
+		if isDir(p.fs, filepath.Join(p.dir, file), size) {
+			if _, seg := parseSegName(name); !seg { // else plan said so
+				p.note(Problem{Class: UnknownFile, File: file, Detail: "a directory: not copied"})
+			}
+			continue
+		}
+		if size == 0 {
+			continue // holds nothing to keep
+		}
 		p.note(Problem{Class: TornSaved, File: file, Detail: "copied to " + quarantineDir})
 		if err := p.quarantine(file, file, 0, wholeFile); err != nil {
 			return err

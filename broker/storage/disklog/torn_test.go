@@ -111,7 +111,7 @@ func TestUnwrittenRange(t *testing.T) {
 			copy(lost, bytes.Repeat([]byte("stale"), 103))
 		}
 		d.overwrite(d.seg(0), from, lost)
-		r, err := Verify(d.fs, "data", nil)
+		r, err := Verify(d.fs, "data", nil, nil)
 		check(t, err)
 		if r.Damaged() || !names(r.Problems, d.seg(0), TornTail) {
 			t.Errorf("recycled %t: Verify found %v", recycled, r.Problems)
@@ -136,12 +136,12 @@ func TestUnwrittenRange(t *testing.T) {
 		if h.base != w.base || h.id != testID {
 			t.Errorf("saved under %+v", h)
 		}
-		r, err = Verify(d.fs, "data", nil)
+		r, err = Verify(d.fs, "data", nil, nil)
 		check(t, err)
 		if r.Damaged() || !names(r.Problems, d.path(name), TornSaved) {
 			t.Errorf("Verify found %v", r.Problems)
 		}
-		_, err = Repair(d.fs, "data", "copy", nil)
+		_, err = Repair(d.fs, "data", "copy", nil, nil)
 		check(t, err)
 		if n, _ := d.fs.Stat(filepath.Join("copy", quarantineDir, logsDir, testID.String(), name)); n != int64(len(b)) {
 			t.Errorf("%d bytes in quarantine", n)
@@ -388,7 +388,7 @@ func TestForeignDirectory(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	check(t, e.Close())
-	r, err := Verify(d.fs, "data", nil)
+	r, err := Verify(d.fs, "data", nil, nil)
 	check(t, err)
 	if !r.Damaged() {
 		t.Error("Verify found nothing")
@@ -417,12 +417,12 @@ func TestOverlap(t *testing.T) {
 	if contentsOf(t, d.fs, "data") != before {
 		t.Error("files were changed")
 	}
-	r, err := Verify(d.fs, "data", nil)
+	r, err := Verify(d.fs, "data", nil, nil)
 	check(t, err)
 	if !names(r.Problems, d.path(segName(base)), SegmentOverlap) {
 		t.Errorf("Verify found %v", r.Problems)
 	}
-	_, err = Repair(d.fs, "data", "copy", nil)
+	_, err = Repair(d.fs, "data", "copy", nil, nil)
 	check(t, err)
 	if _, err := d.fs.Stat(filepath.Join("copy", quarantineDir, logsDir, testID.String(), segName(base))); os.IsNotExist(err) {
 		t.Error("the segments are not in the quarantine")

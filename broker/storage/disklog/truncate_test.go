@@ -92,7 +92,7 @@ func truncated(killed *vfs.Mem, segment string, n int64, o *oracle, opts Options
 		pos, end = pos+int64(len(w.bytes)), w.end
 	}
 	if n%97 == 0 && synced { // Verify is the same code: now and then will do
-		r, err := Verify(fs, "data", nil)
+		r, err := Verify(fs, "data", nil, nil)
 		if err != nil {
 			return err
 		}
