@@ -32,7 +32,8 @@ type Options struct {
 	Version string
 	Logger  *slog.Logger
 
-	// Loops is the number of event loops, at most 64; GOMAXPROCS by default.
+	// Loops is the number of event loops, at most 64; half of GOMAXPROCS by
+	// default, at least one (docs/decisions/0006).
 	Loops int
 	// EventEngine is "epoll" (Linux) or "std"; empty chooses.
 	EventEngine string
@@ -81,7 +82,7 @@ func (o Options) WithDefaults() Options {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	def(&o.Loops, min(runtime.GOMAXPROCS(0), LoopsMax))
+	def(&o.Loops, min(max(runtime.GOMAXPROCS(0)/2, 1), LoopsMax))
 	def(&o.MaxConns, 1_000_000)
 	def(&o.ReceiveBytes, 256<<10)
 	def(&o.TailBytes, 16<<20)
