@@ -194,7 +194,7 @@ func (o *brokerOptions) schema() *config.Schema {
 		}},
 		config.Area{Name: "performance", Doc: "Work and memory.", Keys: []config.Key{
 			{Name: "event_loops", Flag: "loops", Field: "loops", Value: config.Count(&s.Loops, 1, server.LoopsMax).Or("auto", 0),
-				Doc: "Event loops; auto is one per core that the process may use."},
+				Doc: "Event loops; auto is half of the cores that the process may use, at least one."},
 			{Name: "receive_chunk", Value: config.Size(&s.ReceiveBytes, 64<<10, mempool.MaxChunkBytes),
 				Doc: "What a loop reads at once. Batches are stored and delivered from there without being copied."},
 			{Name: "produce_memory", Flag: "produce-memory", Value: config.Size(&s.ProduceBytes, server.ProducerBytesMin, 1<<40),
