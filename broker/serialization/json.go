@@ -226,8 +226,9 @@ type jsonHeader struct {
 	ValBytes  []byte  `json:"value_base64,omitempty"`
 }
 
-// textOrBytes splits b by whether it is UTF-8; nil gives neither.
-func textOrBytes(b []byte) (*string, []byte) {
+// TextOrBytes is how JSON shows bytes here: as a string if b is UTF-8, else as
+// themselves (base64 in a []byte field); of nil neither. The bytes alias b.
+func TextOrBytes(b []byte) (*string, []byte) {
 	if b == nil {
 		return nil, nil
 	}
@@ -238,7 +239,7 @@ func textOrBytes(b []byte) (*string, []byte) {
 	return nil, b
 }
 
-// either is the inverse of textOrBytes.
+// either is the inverse of TextOrBytes.
 func either(field string, text *string, raw []byte) ([]byte, error) {
 	if text == nil {
 		return raw, nil
@@ -263,13 +264,13 @@ func (c *jsonCodec) AppendMessage(dst []byte, m *message.Message) ([]byte, error
 	if m.Encoding != message.Raw {
 		j.Encoding = m.Encoding.String()
 	}
-	j.Key, j.KeyBytes = textOrBytes(m.Key)
-	j.Value, j.ValBytes = textOrBytes(m.Value)
+	j.Key, j.KeyBytes = TextOrBytes(m.Key)
+	j.Value, j.ValBytes = TextOrBytes(m.Value)
 	for i := range m.Headers {
 		h := &m.Headers[i]
 		var jh jsonHeader
-		jh.Name, jh.NameBytes = textOrBytes([]byte(h.Key))
-		jh.Value, jh.ValBytes = textOrBytes(h.Value)
+		jh.Name, jh.NameBytes = TextOrBytes([]byte(h.Key))
+		jh.Value, jh.ValBytes = TextOrBytes(h.Value)
 		j.Headers = append(j.Headers, jh)
 	}
 	out, err := c.AppendValue(dst, &j)

@@ -2,9 +2,9 @@ package main
 
 import (
 	"encoding/json"
-	"unicode/utf8"
 
 	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/serialization"
 )
 
 // jsonRecord is a consumed message as one line of JSON. A key or value that is
@@ -30,18 +30,6 @@ type jsonHeader struct {
 	ValBytes []byte  `json:"value_base64,omitempty"`
 }
 
-// textOrBytes splits b by whether it is UTF-8; nil gives neither.
-func textOrBytes(b []byte) (*string, []byte) {
-	if b == nil {
-		return nil, nil
-	}
-	if utf8.Valid(b) {
-		s := string(b)
-		return &s, nil
-	}
-	return nil, b
-}
-
 // appendJSON appends r as one line.
 func appendJSON(dst []byte, r *record) ([]byte, error) {
 	j := jsonRecord{
@@ -51,14 +39,14 @@ func appendJSON(dst []byte, r *record) ([]byte, error) {
 		Time:      timeOf(r.Message).Format(timeLayout),
 		ID:        idText(r.Message),
 	}
-	j.Key, j.KeyBytes = textOrBytes(r.Message.Key)
-	j.Value, j.ValBytes = textOrBytes(r.Message.Value)
+	j.Key, j.KeyBytes = serialization.TextOrBytes(r.Message.Key)
+	j.Value, j.ValBytes = serialization.TextOrBytes(r.Message.Value)
 	if r.Message.Encoding != message.Raw {
 		j.Encoding = r.Message.Encoding.String()
 	}
 	for _, h := range r.Message.Headers {
 		jh := jsonHeader{Key: h.Key}
-		jh.Value, jh.ValBytes = textOrBytes(h.Value)
+		jh.Value, jh.ValBytes = serialization.TextOrBytes(h.Value)
 		j.Headers = append(j.Headers, jh)
 	}
 	b, err := json.Marshal(&j)
