@@ -20,7 +20,7 @@ const picture = `
 	broker/compression:           broker/fault broker/message
 	broker/serialization:         broker/fault broker/message
 	broker/config:                broker/fault
-	broker/sysmetrics:
+	broker/sysmetrics:            broker/fault
 	broker/wire:                  broker/fault broker/message
 	broker/internal/vfs:          broker/fault
 
