@@ -50,10 +50,12 @@ func (o *opener) answer(cn *conn, h wire.Header, payload []byte, err error) {
 			return
 		}
 		p.openAt = time.Now().Add(max(p.openWait.next(), fault.RetryAfter(err)))
+		p.refusal = err
 		p.c.cfg.log.Warn("cannot open the producer", "topic", p.topic, "error", err)
 		return
 	}
 	p.openWait.reset()
+	p.refusal = nil
 	cn.handles[h.Handle] = p
 	p.handle, p.id, p.epoch = h.Handle, ok.ProducerID, ok.ProducerEpoch
 	p.credit, p.reason = int64(ok.Credit), ok.CreditReason
@@ -230,6 +232,7 @@ func (p *Producer) store(b *batch) {
 	now := time.Now()
 	b.to(message.Acknowledged, now)
 	p.count(b, now)
+	p.refusal = nil
 	l := b.lane
 	l.wait.reset()
 	l.known = true
@@ -274,6 +277,7 @@ func (p *Producer) refused(b *batch, current bool, err error) {
 		p.retry(b)
 	case info.Retryable:
 		b.unsure = b.unsure || code == fault.Timeout
+		p.refusal = err
 		p.retry(b)
 		l.notBefore = time.Now().Add(max(l.wait.next(), fault.RetryAfter(err)))
 	case code == fault.Fenced, code == fault.OutOfSequence:

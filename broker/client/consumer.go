@@ -279,6 +279,35 @@ func (k *Consumer) next(ctx context.Context) (*delivery, error) {
 	}
 }
 
+// Waiting says in words why no messages can come at present, and is empty while
+// every partition that is consumed is subscribed. It is for people: its text may
+// change.
+func (k *Consumer) Waiting() string {
+	lost := k.l.reason() // its lock goes before ours
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.cn == nil {
+		text := "no connection to " + k.c.addr
+		if lost != nil {
+			text += ": " + lost.Error()
+		}
+		return text
+	}
+	var first *subscription // the same one each time: the text is compared
+	for _, s := range k.subs {
+		if s.err == nil && s.handle == 0 && (first == nil || s.partition < first.partition) {
+			first = s
+		}
+	}
+	switch {
+	case first == nil:
+		return ""
+	case first.refusal != nil:
+		return first.op("subscribing again to") + ": " + first.refusal.Error()
+	}
+	return first.op("subscribing to") + ": no answer yet"
+}
+
 // Position is where a Consumer stands in a partition.
 type Position struct {
 	Partition uint32

@@ -122,6 +122,14 @@ func (l *link) leave(u user) {
 	delete(l.users, u)
 }
 
+// reason is why there is no connection, as far as is known; nil while there is
+// one.
+func (l *link) reason() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.why
+}
+
 // current waits for a connection.
 func (l *link) current(ctx context.Context, op string) (*conn, error) {
 	for {

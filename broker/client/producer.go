@@ -80,6 +80,7 @@ type Producer struct {
 	epoch    uint16
 	credit   int64
 	reason   wire.CreditReason
+	refusal  error          // the last answer that a retry may change; nil once a batch is stored
 	lim      message.Limits // ours, cut to the broker's
 
 	done, spareDone []completion // for the callback goroutine
@@ -359,6 +360,22 @@ func (p *Producer) abort() {
 	p.c.unregister(p)
 }
 
+// Waiting says in words what the messages that were handed over wait for, and
+// why; it is empty when all were answered. It is for people: its text may
+// change.
+func (p *Producer) Waiting() string {
+	lost := p.l.reason() // its lock goes before ours
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.live == 0:
+		return ""
+	case p.cn == nil && lost != nil:
+		return p.stateLocked() + ": " + lost.Error()
+	}
+	return p.stateLocked()
+}
+
 // state says in words what messages wait for.
 func (p *Producer) state() string {
 	p.mu.Lock()
@@ -370,8 +387,12 @@ func (p *Producer) stateLocked() string {
 	switch {
 	case p.cn == nil:
 		return "no connection to " + p.c.addr
+	case p.handle == 0 && p.refusal != nil:
+		return "the broker does not open the producer: " + p.refusal.Error()
 	case p.handle == 0:
 		return "the producer is being opened"
+	case p.refusal != nil:
+		return "the broker refuses for now: " + p.refusal.Error()
 	case p.credit <= 0 && p.reason != wire.CreditNormal:
 		return "the broker gives no credit: " + p.reason.String()
 	case p.credit <= 0:

@@ -22,6 +22,7 @@ type subscription struct {
 	asked    bool // a SUBSCRIBE is unanswered
 	handle   uint32
 	err      error // why it ended
+	refusal  error // the last answer that a retry may change; nil once it is subscribed
 	wait     backoff
 	timer    *time.Timer    // for the next attempt; counted in k.timers while it runs
 	received message.Offset // the next offset to be received; NoOffset before it is known
@@ -125,6 +126,7 @@ func (s *subscription) answer(cn *conn, h wire.Header, payload []byte, err error
 	}
 	cn.handles[h.Handle] = s
 	s.handle = h.Handle
+	s.refusal = nil
 	s.wait.reset()
 	s.hwm, s.logStart = ok.HWM, ok.LogStart
 	if s.received == message.NoOffset {
@@ -150,6 +152,7 @@ func (s *subscription) ended(cn *conn, err error) {
 		// connected comes next
 	case fault.Retryable(err) || isLost(err):
 		d := max(s.wait.next(), fault.RetryAfter(err))
+		s.refusal = err
 		k.c.cfg.log.Warn("subscribe again", "topic", k.topic, "partition", s.partition, "error", err, "in", d)
 		if s.timer != nil {
 			return // an attempt waits already

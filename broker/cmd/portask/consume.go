@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 
@@ -33,7 +34,9 @@ func newConsume(g *globals) *cobra.Command {
 		Use:   "consume TOPIC",
 		Short: "Print messages",
 		Long: `Print messages until the end of what the topic holds when the command starts, until --count messages, or with --follow
-until it is interrupted.
+until it is interrupted. While the broker is away it says so, and goes on where it was when the broker is back. It ends
+when nothing came for --timeout; with --follow, which waits for ever, only when --timeout was given and the broker was
+away for as long.
 
 --from says where to begin in each partition:
   earliest      the oldest message there is (the default)
@@ -72,6 +75,9 @@ type consumed struct {
 	ends    map[uint32]message.Offset
 	damaged int // ranges that are missing or damaged
 	buf     []byte
+
+	polling atomic.Bool   // the broker is waited for
+	polled  atomic.Uint64 // answers of Poll
 }
 
 func consume(ctx context.Context, g *globals, o *consumeFlags, topic string, stdout, stderr io.Writer) error {
@@ -101,36 +107,53 @@ func consume(ctx context.Context, g *globals, o *consumeFlags, topic string, std
 			return err
 		}
 	}
-	c, err := g.dial(ctx)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-
-	open, cancel := g.within(ctx)
-	defer cancel()
-	parts, err := choosePartitions(open, c, topic, o.partitions)
-	if err != nil {
-		return err
-	}
-	if !o.follow {
-		if run.ends, err = findEnds(open, c, topic, from, parts); err != nil {
+	return g.watch(ctx, "consume "+topic, stderr, func(ctx context.Context, w *waiting) error {
+		c, err := g.dial(ctx)
+		if err != nil {
 			return err
 		}
-		if len(run.ends) == 0 {
-			return nil
+		defer c.Close()
+		k, err := run.open(ctx, g, o, c, from)
+		if k == nil || err != nil {
+			return err
+		}
+		defer k.Close()
+		w.on(func() waitState { return run.waits(k, g.bounded) })
+		return run.loop(ctx, k, stdout, stderr)
+	})
+}
+
+// open subscribes; the Consumer is nil if there is nothing to print.
+func (run *consumed) open(ctx context.Context, g *globals, o *consumeFlags, c *client.Client, from start) (*client.Consumer, error) {
+	ctx, cancel := g.within(ctx)
+	defer cancel()
+	parts, err := choosePartitions(ctx, c, run.topic, o.partitions)
+	if err != nil {
+		return nil, err
+	}
+	if !o.follow {
+		if run.ends, err = findEnds(ctx, c, run.topic, from, parts); err != nil || len(run.ends) == 0 {
+			return nil, err
 		}
 	}
 	opts := []client.ConsumerOption{client.From(from.client())}
 	if len(o.partitions) > 0 {
 		opts = append(opts, client.Partitions(parts...))
 	}
-	k, err := c.Consumer(open, topic, opts...)
-	if err != nil {
-		return err
+	return c.Consumer(ctx, run.topic, opts...)
+}
+
+// waits is what the command waits for: nothing while it prints, or follows a
+// topic where nothing happens.
+func (run *consumed) waits(k *client.Consumer, bounded bool) waitState {
+	s := waitState{what: k.Waiting(), done: run.polled.Load(), limit: bounded || run.ends != nil}
+	switch {
+	case !run.polling.Load():
+		s.what = ""
+	case s.what == "" && run.ends != nil:
+		s.what = "the broker sends nothing"
 	}
-	defer k.Close()
-	return run.loop(ctx, k, stdout, stderr)
+	return s
 }
 
 func (s start) client() client.Start {
@@ -194,7 +217,10 @@ const flushBytes = 64 << 10
 func (run *consumed) loop(ctx context.Context, k *client.Consumer, stdout, stderr io.Writer) error {
 	out := bufio.NewWriterSize(stdout, flushBytes)
 	for !run.finished() {
+		run.polling.Store(true)
 		b, err := k.Poll(ctx)
+		run.polling.Store(false)
+		run.polled.Add(1)
 		if gap, ok := errors.AsType[*client.GapError](err); ok {
 			run.damage(stderr, err)
 			run.reached(gap.Partition, gap.Next)

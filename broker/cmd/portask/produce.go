@@ -41,7 +41,8 @@ func newProduce(g *globals) *cobra.Command {
 		Short: "Send lines or files as messages",
 		Long: `Send each line of the files, or of standard input, as one message; with --whole, each file is one message.
 The command ends when every message was answered at the level of --ack, and prints how many there were. It stops at the
-first failure and names the line.
+first failure and names the line. While the broker is away, or has no room, it says so and tries again; when nothing was
+answered for --timeout it ends.
 
 With --codec each line, or file, is JSON, and is sent in that encoding; every batch names it, so that consumers know.
 With --messages the input is whole messages in that encoding, as ` + "`portask consume --messages`" + ` prints them: keys, headers,
@@ -57,7 +58,7 @@ ids and times are kept, offsets are not.
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return produce(cmd.Context(), g, &o, args[0], args[1:], cmd.InOrStdin(), cmd.OutOrStdout())
+			return produce(cmd.Context(), g, &o, args[0], args[1:], cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
@@ -126,7 +127,7 @@ type produceReport struct {
 	AnsweredMs float64 `json:"answered_ms,omitempty"`
 }
 
-func produce(ctx context.Context, g *globals, o *produceFlags, topic string, files []string, stdin io.Reader, stdout io.Writer) error {
+func produce(ctx context.Context, g *globals, o *produceFlags, topic string, files []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	opts, headers, err := o.options()
 	if err != nil {
 		return err
@@ -144,19 +145,29 @@ func produce(ctx context.Context, g *globals, o *produceFlags, topic string, fil
 	if o.whole && len(separator) > 0 {
 		return usagef("--key-separator splits lines; it has no meaning with --whole")
 	}
-	c, err := g.dial(ctx)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	open, cancel := g.within(ctx)
-	defer cancel()
-	p, err := c.Producer(open, topic, opts...)
-	if err != nil {
-		return err
-	}
+	// A batch is given up by the watch, unless only its own partition has trouble.
+	opts = append(opts, client.WithDeliveryTimeout(max(client.DefaultDeliveryTimeout, g.timeout)))
 	in := &input{files: files, stdin: stdin, whole: o.whole, separator: separator, maxBytes: message.DefaultLimits().MessageBytes}
-	report, err := send(ctx, p, o, in, headers)
+	var report produceReport
+	err = g.watch(ctx, "produce "+topic, stderr, func(ctx context.Context, w *waiting) error {
+		c, err := g.dial(ctx)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		open, cancel := g.within(ctx)
+		defer cancel()
+		p, err := c.Producer(open, topic, opts...)
+		if err != nil {
+			return err
+		}
+		w.on(func() waitState {
+			s := p.Stats()
+			return waitState{what: p.Waiting(), done: s.Acknowledged + s.Failed, limit: true}
+		})
+		report, err = send(ctx, p, o, in, headers)
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ type globals struct {
 	server  string
 	output  string
 	timeout time.Duration
+	bounded bool // --timeout was given
 	stack   bool
 }
 
@@ -41,11 +42,12 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if g.output != "table" && g.output != "json" {
 				return usagef("--output %q: want table or json", g.output)
 			}
 			fault.CaptureStacks(g.stack)
+			g.bounded = cmd.Flags().Changed("timeout")
 			if g.timeout <= 0 {
 				return usagef("--timeout %v: want more than 0", g.timeout)
 			}

@@ -52,7 +52,7 @@ func TestProduceInterrupted(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() {
 		o := &produceFlags{partition: -1, ack: "accepted", algorithm: "none", strategy: "never", codec: "raw"}
-		ended <- produce(ctx, g, o, "t", nil, stdin, io.Discard)
+		ended <- produce(ctx, g, o, "t", nil, stdin, io.Discard, io.Discard)
 	}()
 	typed := make(chan error, 1)
 	go func() {
