@@ -15,7 +15,8 @@ const Unlimited = -1
 //	│ str 249 │ u32 ≤ 4096 │ 0-2           │ i64          │ i64             │ i64           │         │
 //	└─────────┴────────────┴───────────────┴──────────────┴─────────────────┴───────────────┴─────────┘
 //
-// 0 stands for the broker's default in every field but the name.
+// 0 stands for the broker's default in every field but the name. Option 1, see
+// TopicData, is left out if it says nothing.
 type TopicCreate struct {
 	Name           string
 	Partitions     uint32
@@ -23,13 +24,14 @@ type TopicCreate struct {
 	RetentionMs    int64 // Unlimited allowed
 	RetentionBytes int64 // of a partition; Unlimited allowed
 	SegmentBytes   int64
+	Data           TopicData
 }
 
 // Append implements Payload.
 func (x *TopicCreate) Append(dst []byte) []byte {
 	dst = appendString(dst, x.Name)
 	dst = appendSettings(dst, x.Partitions, x.Visibility, x.RetentionMs, x.RetentionBytes, x.SegmentBytes)
-	return appendOptions(dst, nil)
+	return x.Data.appendAsOption(dst, optTopicData)
 }
 
 // Parse implements Payload.
@@ -37,7 +39,9 @@ func (x *TopicCreate) Parse(src []byte) error {
 	c := cursor{name: "TOPIC_CREATE", b: src}
 	x.Name = c.topic()
 	x.Partitions, x.Visibility, x.RetentionMs, x.RetentionBytes, x.SegmentBytes = c.settings()
-	return c.finish()
+	x.Data = c.topicData(c.options(1<<optTopicData), optTopicData)
+	c.wanted(&x.Data)
+	return c.end()
 }
 
 // Fields of a TopicAlter that are to change.
@@ -47,8 +51,12 @@ const (
 	AlterRetentionMs
 	AlterRetentionBytes
 	AlterSegmentBytes // from the next segment on
+	AlterCompression
+	AlterCompressionLevel
+	AlterEncoding
 
-	alterKnown = AlterPartitions | AlterVisibility | AlterRetentionMs | AlterRetentionBytes | AlterSegmentBytes
+	alterKnown = AlterPartitions | AlterVisibility | AlterRetentionMs | AlterRetentionBytes | AlterSegmentBytes |
+		AlterCompression | AlterCompressionLevel | AlterEncoding
 )
 
 // TopicAlter changes the settings of a topic whose bit is set in Mask; the other
@@ -56,7 +64,7 @@ const (
 //
 //	┌─────────┬──────────┬──────────────────────────┬─────────┐
 //	│ topic   │ mask u32 │ settings as TOPIC_CREATE │ options │
-//	│ str 249 │ 5 bits   │ (25 B)                   │         │
+//	│ str 249 │ 8 bits   │ (29 B)                   │         │
 //	└─────────┴──────────┴──────────────────────────┴─────────┘
 type TopicAlter struct {
 	Name           string
@@ -66,6 +74,7 @@ type TopicAlter struct {
 	RetentionMs    int64
 	RetentionBytes int64
 	SegmentBytes   int64
+	Data           TopicData // option 1
 }
 
 // Append implements Payload.
@@ -73,7 +82,7 @@ func (x *TopicAlter) Append(dst []byte) []byte {
 	dst = appendString(dst, x.Name)
 	dst = le.AppendUint32(dst, x.Mask)
 	dst = appendSettings(dst, x.Partitions, x.Visibility, x.RetentionMs, x.RetentionBytes, x.SegmentBytes)
-	return appendOptions(dst, nil)
+	return x.Data.appendAsOption(dst, optTopicData)
 }
 
 // Parse implements Payload.
@@ -86,7 +95,9 @@ func (x *TopicAlter) Parse(src []byte) error {
 			WithDetail("bits %#x name no setting of this version", x.Mask&^alterKnown))
 	}
 	x.Partitions, x.Visibility, x.RetentionMs, x.RetentionBytes, x.SegmentBytes = c.settings()
-	return c.finish()
+	x.Data = c.topicData(c.options(1<<optTopicData), optTopicData)
+	c.wanted(&x.Data)
+	return c.end()
 }
 
 // TopicDelete deletes a topic with its messages. The answer is empty.

@@ -121,7 +121,7 @@ func ParseDeliver(src []byte, x *DeliverHead) (batches []byte, err error) {
 	x.HWM = c.offset("hwm")
 	x.LogStart = c.offset("log_start")
 	x.Wanted = c.offset("wanted")
-	x.Ranges = c.ranges(c.options(optDeliverRanges), x.Ranges[:0])
+	x.Ranges = c.ranges(c.options(1<<optDeliverRanges), x.Ranges[:0])
 	x.Runs = x.Runs[:0]
 	var bytes int64
 	last := message.Offset(0)

@@ -118,7 +118,7 @@ func (x *Error) Parse(src []byte) error {
 	for range c.count("chain", uint32(c.u8("chain")), MaxChain, 4) {
 		x.Chain = append(x.Chain, ChainItem{Code: fault.Code(c.u16("chain.code")), Text: c.str("chain.text", MaxCauseBytes)})
 	}
-	x.Details = c.details(c.options(optErrorDetails), x.Details[:0])
+	x.Details = c.details(c.options(1<<optErrorDetails), x.Details[:0])
 	return c.end()
 }
 

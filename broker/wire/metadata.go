@@ -55,7 +55,7 @@ func (x *Metadata) Append(dst []byte) []byte {
 	for i := range x.Topics {
 		dst = x.Topics[i].appendBody(dst)
 	}
-	return appendOptions(dst, nil)
+	return appendTopicsData(dst, x.Topics)
 }
 
 // Parse implements Payload.
@@ -73,7 +73,8 @@ func (x *Metadata) Parse(src []byte) error {
 		}
 		x.Topics = append(x.Topics, t)
 	}
-	return c.finish()
+	c.topicsData(c.options(1<<optTopicInfo), x.Topics)
+	return c.end()
 }
 
 // TopicInfo describes a topic, in METADATA_OK and as the answer to TOPIC_CREATE
@@ -98,6 +99,7 @@ type TopicInfo struct {
 	SegmentBytes   int64
 	CreatedUs      int64 // µs since 1970
 	Partitions     []PartitionInfo
+	Data           TopicData // an option
 }
 
 // topicInfoLeast is the size of a topic with empty strings and no partition.
@@ -142,13 +144,16 @@ func (x *TopicInfo) parseBody(c *cursor) {
 }
 
 // Append implements Payload.
-func (x *TopicInfo) Append(dst []byte) []byte { return appendOptions(x.appendBody(dst), nil) }
+func (x *TopicInfo) Append(dst []byte) []byte {
+	return x.Data.appendAsOption(x.appendBody(dst), optTopicInfo)
+}
 
 // Parse implements Payload.
 func (x *TopicInfo) Parse(src []byte) error {
 	c := cursor{name: "TOPIC_INFO", b: src}
 	x.parseBody(&c)
-	return c.finish()
+	x.Data = c.topicData(c.options(1<<optTopicInfo), optTopicInfo)
+	return c.end()
 }
 
 // Health of a partition.

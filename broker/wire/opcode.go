@@ -22,6 +22,7 @@ const (
 	OpOpenProducer  Opcode = 32
 	OpProduce       Opcode = 33
 	OpCloseProducer Opcode = 34
+	OpAdvice        Opcode = 36
 
 	OpSubscribe   Opcode = 48
 	OpDeliver     Opcode = 49
@@ -35,6 +36,11 @@ const (
 	OpTopicCreate Opcode = 96
 	OpTopicAlter  Opcode = 97
 	OpTopicDelete Opcode = 98
+
+	OpDictionaryList Opcode = 99
+	OpDictionaryGet  Opcode = 100
+	OpDictionaryAdd  Opcode = 101
+	OpDictionaryUse  Opcode = 102
 
 	// OpError is always sent with ResponseBit: 0xffff on the wire.
 	OpError Opcode = 0x7fff
@@ -53,6 +59,7 @@ var opcodes = []opcodeInfo{
 	{OpOpenProducer, "OPEN_PRODUCER", "OPEN_PRODUCER_OK", fromClient, func() Payload { return new(OpenProducer) }, func() Payload { return new(OpenProducerOK) }},
 	{OpProduce, "PRODUCE", "PRODUCE_OK", fromClient, func() Payload { return new(Produce) }, func() Payload { return new(ProduceOK) }},
 	{OpCloseProducer, "CLOSE_PRODUCER", "CLOSE_PRODUCER_OK", fromClient, func() Payload { return new(CloseProducer) }, func() Payload { return new(Empty) }},
+	{OpAdvice, "ADVICE", "", fromServer, func() Payload { return new(Advice) }, nil},
 	{OpSubscribe, "SUBSCRIBE", "SUBSCRIBE_OK", fromClient, func() Payload { return new(Subscribe) }, func() Payload { return new(SubscribeOK) }},
 	{OpDeliver, "DELIVER", "", fromServer, func() Payload { return new(Deliver) }, nil},
 	{OpCredit, "CREDIT", "", fromBoth, func() Payload { return new(Credit) }, nil},
@@ -62,6 +69,10 @@ var opcodes = []opcodeInfo{
 	{OpTopicCreate, "TOPIC_CREATE", "TOPIC_CREATE_OK", fromClient, func() Payload { return new(TopicCreate) }, func() Payload { return new(TopicInfo) }},
 	{OpTopicAlter, "TOPIC_ALTER", "TOPIC_ALTER_OK", fromClient, func() Payload { return new(TopicAlter) }, func() Payload { return new(TopicInfo) }},
 	{OpTopicDelete, "TOPIC_DELETE", "TOPIC_DELETE_OK", fromClient, func() Payload { return new(TopicDelete) }, func() Payload { return new(Empty) }},
+	{OpDictionaryList, "DICTIONARY_LIST", "DICTIONARY_LIST_OK", fromClient, func() Payload { return new(DictionaryList) }, func() Payload { return new(Dictionaries) }},
+	{OpDictionaryGet, "DICTIONARY_GET", "DICTIONARY_GET_OK", fromClient, func() Payload { return new(DictionaryGet) }, func() Payload { return new(Dictionary) }},
+	{OpDictionaryAdd, "DICTIONARY_ADD", "DICTIONARY_ADD_OK", fromClient, func() Payload { return new(DictionaryAdd) }, func() Payload { return new(Dictionaries) }},
+	{OpDictionaryUse, "DICTIONARY_USE", "DICTIONARY_USE_OK", fromClient, func() Payload { return new(DictionaryUse) }, func() Payload { return new(Dictionaries) }},
 	{OpError, "", "ERROR", fromServer, nil, func() Payload { return new(Error) }},
 }
 

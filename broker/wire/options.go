@@ -51,24 +51,25 @@ func appendOptions(dst []byte, o Options) []byte {
 	return append(dst, o...)
 }
 
-// options reads an option section and checks its entries. known is the one id
-// the payload gives a meaning to, 0 if none.
-func (c *cursor) options(known uint16) Options {
+// options reads an option section and checks its entries. known has bit i set if
+// the payload gives the id i, below 64, a meaning.
+func (c *cursor) options(known uint64) Options {
 	o := Options(c.take("options", int(c.u16("options"))))
-	seen := false
+	seen := uint64(0)
 	for rest := []byte(o); len(rest) > 0; {
 		if len(rest) < optionHeadBytes || len(rest)-optionHeadBytes < int(le.Uint16(rest[2:])) {
 			c.fail(violation(c.name, "options", "an option ends beyond the section"))
 			return nil
 		}
 		id := le.Uint16(rest)
+		bit := uint64(1) << id // 0 from 64 on
 		switch {
-		case id == known && known != 0:
-			if seen {
+		case known&bit != 0:
+			if seen&bit != 0 {
 				c.fail(violation(c.name, "options", "option %d occurs twice", id))
 				return nil
 			}
-			seen = true
+			seen |= bit
 		case id%2 == 1:
 			c.fail(fault.New(fault.NotSupported, "parse "+c.name).WithField("options").
 				WithDetail("option %d is unknown and may not be ignored", id))

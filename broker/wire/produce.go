@@ -40,6 +40,8 @@ func (r CreditReason) String() string {
 //	│ topic   │ ack u8 │ idempotent u8 │ producer id │ epoch u16 │ credit wanted │ options │
 //	│ str 249 │ 0-2    │ 0-1           │ u64         │           │ u32           │         │
 //	└─────────┴────────┴───────────────┴─────────────┴───────────┴───────────────┴─────────┘
+//
+//	option 2: what it takes advice on, u16: 1 compression and dictionary · 2 encoding
 type OpenProducer struct {
 	Topic         string
 	Ack           message.AckLevel
@@ -47,7 +49,10 @@ type OpenProducer struct {
 	ProducerID    uint64 // of an idempotent producer that comes back; 0 = assign one
 	ProducerEpoch uint16 // the one it had
 	CreditWanted  uint32 // bytes; 0 = the broker's default
+	Wants         AdviceWants
 }
+
+const optOpenWants = 2
 
 // Append implements Payload.
 func (x *OpenProducer) Append(dst []byte) []byte {
@@ -57,7 +62,10 @@ func (x *OpenProducer) Append(dst []byte) []byte {
 	dst = le.AppendUint64(dst, x.ProducerID)
 	dst = le.AppendUint16(dst, x.ProducerEpoch)
 	dst = le.AppendUint32(dst, x.CreditWanted)
-	return appendOptions(dst, nil)
+	if x.Wants == 0 {
+		return appendOptions(dst, nil)
+	}
+	return appendOptions(dst, AppendOption(nil, optOpenWants, le.AppendUint16(nil, uint16(x.Wants))))
 }
 
 // Parse implements Payload.
@@ -69,7 +77,11 @@ func (x *OpenProducer) Parse(src []byte) error {
 	x.ProducerID = c.u64("producer_id")
 	x.ProducerEpoch = c.u16("producer_epoch")
 	x.CreditWanted = c.u32("credit_wanted")
-	return c.finish()
+	x.Wants = 0
+	if v, ok := c.options(1 << optOpenWants).Lookup(optOpenWants); ok && c.sized("wants", v, 2) {
+		x.Wants = AdviceWants(le.Uint16(v))
+	}
+	return c.end()
 }
 
 // OpenProducerOK answers OpenProducer.
@@ -86,6 +98,7 @@ type OpenProducerOK struct {
 	CreditReason  CreditReason
 	MaxBatch      uint32 // bytes of the largest batch the topic takes
 	TopicID       [16]byte
+	Advice        Advice // on what the producer wants advice; the options
 }
 
 // Append implements Payload.
@@ -97,7 +110,7 @@ func (x *OpenProducerOK) Append(dst []byte) []byte {
 	dst = append(dst, uint8(x.CreditReason))
 	dst = le.AppendUint32(dst, x.MaxBatch)
 	dst = append(dst, x.TopicID[:]...)
-	return appendOptions(dst, nil)
+	return x.Advice.appendSection(dst)
 }
 
 // Parse implements Payload.
@@ -110,7 +123,8 @@ func (x *OpenProducerOK) Parse(src []byte) error {
 	x.CreditReason = CreditReason(c.u8("credit_reason"))
 	x.MaxBatch = c.u32("max_batch")
 	x.TopicID = c.id("topic_id")
-	return c.finish()
+	x.Advice.parse(&c, c.options(adviceKnown))
+	return c.end()
 }
 
 // Produce carries one batch on a producer's handle.

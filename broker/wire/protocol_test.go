@@ -200,6 +200,8 @@ func limitTable() string {
 	row("opcodes in HELLO_OK", MaxOpcodes)
 	row("causes in an ERROR", MaxChain)
 	row("details in an ERROR", MaxDetails)
+	row("compression dictionary, bytes", MaxDictionaryBytes)
+	row("dictionaries in a list", MaxDictionaries)
 	row("topic name, bytes", MaxTopicBytes)
 	row("client name, node address, field, operation and detail of an error, bytes", MaxNameBytes)
 	row("version of a client or broker, bytes", MaxVersionBytes)

@@ -74,6 +74,8 @@ func sampleTopic() TopicInfo {
 func samples(tb testing.TB) []sample {
 	batch := sampleBatch(tb)
 	topic := sampleTopic()
+	withData := topic
+	withData.Data = TopicData{Compression: Choose(message.LZ4), Level: Choose[uint8](1), Dictionary: 0xd1d2d3d4}
 	deliver := DeliverHead{
 		Partition: 3, HWM: 1000, LogStart: 10, Wanted: 41,
 		Runs: []Run{
@@ -112,6 +114,9 @@ func samples(tb testing.TB) []sample {
 		{"metadata_ok", Header{Opcode: OpMetadata.Response(), Flags: FlagMore, Correlation: 2}, &Metadata{
 			ClusterID: "c", NodeID: "n1", Topics: []TopicInfo{topic, {Err: fault.NotFound, Name: "no such", Partitions: []PartitionInfo{}}},
 		}, last, []damage{set("an offset below -1", -86, 0xfe), set("too many partitions", -6, 1, 16)}},
+		{"metadata_ok_data", Header{Opcode: OpMetadata.Response(), Correlation: 2}, &Metadata{
+			ClusterID: "c", NodeID: "n1", Topics: []TopicInfo{{Name: "a", Partitions: []PartitionInfo{}}, withData, {Name: "b", Partitions: []PartitionInfo{}, Data: TopicData{Encoding: Choose(message.JSON)}}},
+		}, -1, []damage{set("settings of no topic", -9, 3), set("settings of a topic twice", -9, 1), set("half an entry", -20, 17, 0)}},
 		{"open_producer", Header{Opcode: OpOpenProducer, Correlation: 3}, &OpenProducer{
 			Topic: "orders", Ack: message.AckDurable, Idempotent: true, ProducerID: 0x0123456789abcdef, ProducerEpoch: 2, CreditWanted: 1 << 20,
 		}, last, []damage{
@@ -122,6 +127,19 @@ func samples(tb testing.TB) []sample {
 		{"open_producer_ok", Header{Opcode: OpOpenProducer.Response(), Correlation: 3, Handle: 0x01000007}, &OpenProducerOK{
 			ProducerID: 0x0123456789abcdef, ProducerEpoch: 3, Partitions: 4, Credit: 1 << 20, CreditReason: CreditMemory, MaxBatch: 4 << 20, TopicID: sampleID(0xa0),
 		}, last, []damage{set("more credit than may be granted", 14, 1, 0, 0, 0, 0, 1)}},
+		{"open_producer_advice", Header{Opcode: OpOpenProducer, Correlation: 3}, &OpenProducer{Topic: "orders", Ack: message.AckDurable, Wants: WantCompression | WantEncoding}, -1,
+			[]damage{set("another length of the option", -4, 1, 0)}},
+		{"open_producer_ok_advice", Header{Opcode: OpOpenProducer.Response(), Correlation: 3, Handle: 0x01000007}, &OpenProducerOK{
+			Partitions: 4, Credit: 1 << 20, MaxBatch: 4 << 20, TopicID: sampleID(0xa0),
+			Advice: Advice{HasCompression: true, Algorithm: message.Zstd, Level: 1, HasEncoding: true, Encoding: message.CBOR, HasDictionary: true, Dictionary: 0xd1d2d3d4},
+		}, -1, []damage{set("a longer dictionary id", -6, 5, 0)}},
+		{"advice", Header{Opcode: OpAdvice, Handle: 0x01000007}, &Advice{HasCompression: true, Algorithm: message.Snappy, HasDictionary: true}, -1,
+			[]damage{
+				set("compression twice", -8, 2, 0, 2, 0),
+				set("no level", 4, 1, 0),
+				{"an unknown odd option", func(b []byte) []byte { b[0] += 5; return append(b, 31, 0, 1, 0, 0) }},
+			}},
+		{"advice_of_later", Header{Opcode: OpAdvice, Handle: 0x01000007}, &Advice{HasCompression: true, Algorithm: 77, Level: 99, HasEncoding: true, Encoding: 9}, -1, nil},
 		{"produce", Header{Opcode: OpProduce, Correlation: 4, Handle: 0x01000007}, &Produce{Partition: 3, Batch: batch}, 4,
 			[]damage{{"less than an envelope", func(b []byte) []byte { return b[:6+message.EnvelopeBytes-1] }}}},
 		{"produce_ok", Header{Opcode: OpProduce.Response(), Correlation: 4, Handle: 0x01000007}, &ProduceOK{
@@ -176,12 +194,33 @@ func samples(tb testing.TB) []sample {
 			set("a retention below unlimited", 21, 0xfe),
 			set("a segment below zero", 36, 0x80),
 		}},
+		{"topic_create_data", Header{Opcode: OpTopicCreate, Correlation: 11}, &TopicCreate{Name: "orders", Data: TopicData{Encoding: Choose(message.Raw)}}, -1, nil},
+		{"topic_info_data", Header{Opcode: OpTopicAlter.Response(), Correlation: 12}, &withData, -1, nil},
 		{"topic_info", Header{Opcode: OpTopicCreate.Response(), Correlation: 11}, &topic, last, nil},
 		{"topic_alter", Header{Opcode: OpTopicAlter, Correlation: 12}, &TopicAlter{
 			Name: "orders", Mask: AlterPartitions | AlterRetentionMs, Partitions: 8, RetentionMs: 3_600_000,
-		}, last, []damage{set("an unknown setting", 8, 0x20)}},
+		}, last, []damage{set("an unknown setting", 9, 0x01)}},
+		{"topic_alter_data", Header{Opcode: OpTopicAlter, Correlation: 12}, &TopicAlter{
+			Name: "orders", Mask: AlterCompression | AlterCompressionLevel | AlterEncoding,
+			Data: TopicData{Compression: Choose(message.Zstd), Level: Choose[uint8](2), Encoding: Choose(message.CBOR)},
+		}, -1, []damage{
+			set("no such algorithm", -7, 9),
+			set("no such encoding", -5, 9),
+			set("a dictionary", -1, 1),
+			set("another length of the option", -9, 6, 0),
+			set("an option the broker must know, but does not", -11, 3),
+		}},
 		{"topic_delete", Header{Opcode: OpTopicDelete, Correlation: 13}, &TopicDelete{Name: "orders"}, last,
 			[]damage{{"no name", func(b []byte) []byte { return append([]byte{0, 0}, b[8:]...) }}}},
+		{"dictionary_list", Header{Opcode: OpDictionaryList, Correlation: 14}, &DictionaryList{Topic: "orders"}, last, nil},
+		{"dictionary_list_ok", Header{Opcode: OpDictionaryList.Response(), Correlation: 14}, &Dictionaries{
+			Active: 0xd1d2d3d4, All: []DictionaryInfo{{ID: 7, Bytes: 16 << 10, AddedUs: 1_700_000_000_000_000}, {ID: 0xd1d2d3d4, Bytes: 1 << 20, AddedUs: 1_700_000_000_000_007}},
+		}, last, []damage{set("a count that lies", 4, 3), set("too many", 4, 33)}},
+		{"dictionary_get", Header{Opcode: OpDictionaryGet, Correlation: 15}, &DictionaryGet{Topic: "orders", ID: 0xd1d2d3d4}, last, []damage{set("no id", 8, 0, 0, 0, 0)}},
+		{"dictionary_get_ok", Header{Opcode: OpDictionaryGet.Response(), Correlation: 15}, &Dictionary{Bytes: []byte("7\xa40\xecbytes")}, last,
+			[]damage{set("too long", 0, 1, 0, 16), set("longer than the frame", 0, 0, 0, 16), set("empty", 0, 0, 0, 0, 0)}},
+		{"dictionary_add", Header{Opcode: OpDictionaryAdd, Correlation: 16}, &DictionaryAdd{Topic: "orders", Bytes: []byte("7\xa40\xecbytes")}, last, nil},
+		{"dictionary_use", Header{Opcode: OpDictionaryUse, Correlation: 17}, &DictionaryUse{Topic: "orders", ID: 7}, last, nil},
 		{"error", Header{Opcode: OpError.Response(), Correlation: 4, Handle: 0x01000007}, &Error{
 			Code: fault.TooLarge, Category: fault.CategoryMessage, Bits: fault.BitRetryable | fault.BitClosesHandle, RetryAfterMs: 1000, Opcode: OpProduce,
 			Op: "produce orders-3", Message: "the batch is too large", Field: "batch.body_len", Limit: 4 << 20, Value: 5 << 20, HasLimit: true,

@@ -71,6 +71,9 @@ const (
 	MaxOpcodes    = 512    // in HELLO_OK
 	MaxChain      = 16     // causes in an ERROR
 	MaxDetails    = 16     // details in an ERROR
+
+	MaxDictionaryBytes = 1 << 20 // of a compression dictionary
+	MaxDictionaries    = 32      // in Dictionaries
 )
 
 // Limits of strings, in bytes.
