@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/wire"
@@ -82,7 +81,7 @@ func (p *Producer) encode(b *batch) (*message.Builder, error) {
 		need += 4 * builder.Count()
 	}
 	if p.compress != nil {
-		need += compression.Bound(p.o.policy.Algorithm, raw) - raw
+		need += p.o.policy.Bound(raw) - raw
 	}
 	if cap(b.mem) < need {
 		b.mem = make([]byte, 0, need)

@@ -116,7 +116,7 @@ func (l Limits) max(n int) int {
 // unknown level. On error dst is returned as it was given.
 func AppendCompress(dst, src []byte, a message.Algorithm, level Level) ([]byte, error) {
 	if level >= levels {
-		return dst, problem(fault.Invalid, "compress", "level").WithLimit(int64(level), int64(levels)-1)
+		return dst, badLevel(level)
 	}
 	switch a {
 	case message.None:
@@ -147,14 +147,13 @@ func AppendCompress(dst, src []byte, a message.Algorithm, level Level) ([]byte, 
 //
 // Errors: fault.TooLarge when declared exceeds lim (with value and limit);
 // fault.Corrupted when src is damaged or does not hold exactly declared bytes;
+// fault.NotFound for a zstd body that needs a dictionary, whose id
+// UnknownDictionary returns (see Dictionary.AppendDecompress);
 // fault.NotSupported for an unknown algorithm. On error dst is returned as it
 // was given.
 func AppendDecompress(dst, src []byte, a message.Algorithm, declared int, lim Limits) ([]byte, error) {
-	if declared < 0 {
-		return dst, problem(fault.Invalid, "decompress", "uncompressed_len").WithLimit(int64(declared), 0)
-	}
-	if most := lim.max(len(src)); declared > most {
-		return dst, tooLarge(declared, most)
+	if err := checkDeclared(declared, len(src), lim); err != nil {
+		return dst, err
 	}
 	switch a {
 	case message.None:
@@ -215,6 +214,21 @@ func room(dst []byte, declared int) []byte {
 
 func problem(c fault.Code, op, field string) *fault.Error {
 	return fault.New(c, op).WithField(field).WithCategory(fault.CategoryCompression)
+}
+
+func badLevel(level Level) error {
+	return problem(fault.Invalid, "compress", "level").WithLimit(int64(level), int64(levels)-1)
+}
+
+// checkDeclared compares a declared length with the limits for n bytes of input.
+func checkDeclared(declared, n int, lim Limits) error {
+	if declared < 0 {
+		return problem(fault.Invalid, "decompress", "uncompressed_len").WithLimit(int64(declared), 0)
+	}
+	if most := lim.max(n); declared > most {
+		return tooLarge(declared, most)
+	}
+	return nil
 }
 
 func unknown(op string, a message.Algorithm) error {

@@ -78,3 +78,63 @@ func FuzzRoundTrip(f *testing.F) {
 		}
 	})
 }
+
+// FuzzDictionary: a hostile dictionary is refused or works, for encoding and for
+// decoding whatever comes.
+func FuzzDictionary(f *testing.F) {
+	enc, err := parsed(f, trained()).AppendCompress(nil, orders(1, 9)[0], LevelFastest)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(trained()[:2000], enc, uint32(300))
+	f.Add(trained(), enc, uint32(len(orders(1, 9)[0])))
+	f.Add([]byte(nil), enc, uint32(1))
+	lim := Limits{Bytes: 1 << 20, Ratio: 300}
+	f.Fuzz(func(t *testing.T, dictionary, src []byte, declared uint32) {
+		d, err := ParseDictionary(dictionary)
+		if err != nil {
+			if !errors.Is(err, fault.Invalid) && !errors.Is(err, fault.TooLarge) {
+				t.Fatalf("untyped error: %v", err)
+			}
+			return
+		}
+		out, err := d.AppendDecompress([]byte("before"), src, int(declared), lim)
+		if err != nil {
+			if !errors.Is(err, fault.Corrupted) && !errors.Is(err, fault.TooLarge) && !errors.Is(err, fault.NotFound) || string(out) != "before" {
+				t.Fatalf("%v beside %q", err, out)
+			}
+		} else if got := len(out) - 6; got != int(declared) || got > lim.Bytes || got > lim.Ratio*len(src) {
+			t.Fatalf("%d bytes from %d, %d declared", got, len(src), declared)
+		}
+		for level := range levels {
+			enc, err := d.AppendCompress(nil, src, level)
+			if err != nil || len(enc) > d.Bound(len(src)) {
+				t.Fatalf("%s: %d bytes, bound %d, %v", level, len(enc), d.Bound(len(src)), err)
+			}
+			if id, ok := FrameDictionary(enc); !ok || len(src) > 0 && id != d.ID() {
+				t.Fatalf("%s: the frame names %x", level, id)
+			}
+			if dec, err := d.AppendDecompress(nil, enc, len(src), Limits{Ratio: 1 << 20}); err != nil || !bytes.Equal(dec, src) {
+				t.Fatalf("%s: %v", level, err)
+			}
+		}
+	})
+}
+
+func FuzzTrain(f *testing.F) {
+	f.Add(bytes.Join(orders(40, 1), []byte("\n")), uint16(1000))
+	f.Add(bytes.Repeat([]byte("aaaaaaaaaaaaaaa\n"), 1000), uint16(300))
+	f.Add(random(6000), uint16(256))
+	f.Fuzz(func(t *testing.T, samples []byte, most uint16) {
+		b, err := TrainDictionary(bytes.Split(samples, []byte("\n")), TrainOptions{MaxBytes: int(most)})
+		if err != nil {
+			if !errors.Is(err, fault.Invalid) {
+				t.Fatalf("untyped error: %v", err)
+			}
+			return
+		}
+		if _, err := ParseDictionary(b); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -45,6 +45,8 @@ type Policy struct {
 	Strategy  Strategy
 	Algorithm message.Algorithm
 	Level     Level
+	// Dictionary, if not nil, is used for zstd; its readers must have it.
+	Dictionary *Dictionary
 
 	// MinBytes is the smallest body Threshold tries.
 	MinBytes int
@@ -84,6 +86,19 @@ func (p Policy) Validate() error {
 	return nil
 }
 
+// Bound is the most bytes that Compress needs behind dst for an input of n bytes
+// to be sure that it allocates nothing.
+func (p Policy) Bound(n int) int {
+	if p.Strategy == Never {
+		return 0
+	}
+	bound := max(Bound(p.Algorithm, n), boundLZ4(n)) // lz4: see MaxRatio
+	if p.Algorithm == message.Zstd && p.Dictionary != nil {
+		bound = max(bound, p.Dictionary.Bound(n))
+	}
+	return bound
+}
+
 // Compress appends src, compressed, to dst and names the algorithm if the
 // policy says so and it pays. Otherwise it returns message.None, having
 // appended nothing: src is to be sent as it is. It has the form that
@@ -110,8 +125,15 @@ func (p Policy) Compress(dst, src []byte) ([]byte, message.Algorithm) {
 	n := len(dst)
 	a, level := p.Algorithm, p.Level
 	for {
-		dst = slices.Grow(dst, Bound(a, len(src)))
-		out, err := AppendCompress(dst, src, a, level)
+		var out []byte
+		var err error
+		if a == message.Zstd && p.Dictionary != nil {
+			dst = slices.Grow(dst, p.Dictionary.Bound(len(src)))
+			out, err = p.Dictionary.AppendCompress(dst, src, level)
+		} else {
+			dst = slices.Grow(dst, Bound(a, len(src)))
+			out, err = AppendCompress(dst, src, a, level)
+		}
 		size := len(out) - n
 		switch {
 		case err != nil || size > most:

@@ -23,24 +23,31 @@ const (
 	zstdWindowMax = DefaultBytes
 )
 
-var zstdEncoders = perLevel(func(l Level) *zstd.Encoder {
+var (
+	zstdEncoders = perLevel(func(l Level) *zstd.Encoder { return newZstdEncoder(l, zstd.WithWindowSize(zstdWindow)) })
+	zstdDecoders = newKeep(func() *zstd.Decoder { return newZstdDecoder() })
+)
+
+// newZstdEncoder panics if the options are wrong, which are constants or come
+// from a dictionary that was checked.
+func newZstdEncoder(l Level, more ...zstd.EOption) *zstd.Encoder {
 	level := [levels]zstd.EncoderLevel{zstd.SpeedFastest, zstd.SpeedDefault, zstd.SpeedBetterCompression}[l]
-	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithWindowSize(zstdWindow),
-		zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithZeroFrames(true))
+	e, err := zstd.NewWriter(nil, append(more, zstd.WithEncoderLevel(level),
+		zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithZeroFrames(true))...)
 	if err != nil {
-		panic(err) // the options are constants
+		panic(err)
 	}
 	return e
-})
+}
 
-var zstdDecoders = newKeep(func() *zstd.Decoder {
-	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxWindow(zstdWindowMax), zstd.WithDecodeAllCapLimit(true))
+func newZstdDecoder(more ...zstd.DOption) *zstd.Decoder {
+	d, err := zstd.NewReader(nil, append(more, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxWindow(zstdWindowMax), zstd.WithDecodeAllCapLimit(true))...)
 	if err != nil {
 		panic(err)
 	}
 	return d
-})
+}
 
 // boundZstd: magic 4, descriptor 1, window descriptor 1 unless the frame is a
 // single segment (1 KiB < n <= window), content size, 3 bytes a block.
@@ -72,13 +79,19 @@ func appendZstd(dst, src []byte, level Level) []byte {
 }
 
 func decodeZstd(dst, src []byte, declared int) ([]byte, error) {
+	return decodeZstdWith(zstdDecoders, dst, src, declared)
+}
+
+func decodeZstdWith(decoders *keep[*zstd.Decoder], dst, src []byte, declared int) ([]byte, error) {
 	n := len(dst)
 	dst = room(dst, declared)
-	d := zstdDecoders.take()
+	d := decoders.take()
 	// The capacity is the cap: the decoder never grows its destination.
 	out, err := d.DecodeAll(src, dst[:n:n+declared+decodeSlack])
-	zstdDecoders.give(d)
+	decoders.give(d)
 	switch {
+	case errors.Is(err, zstd.ErrUnknownDictionary):
+		return dst, noDictionary(src)
 	case errors.Is(err, zstd.ErrDecoderSizeExceeded):
 		return dst, overflow(message.Zstd, declared)
 	case err != nil:
