@@ -36,11 +36,16 @@ type topicFlags struct {
 
 func (o *topicFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.IntVar(&o.partitions, "partitions", 0, "number of partitions")
-	f.StringVar(&o.visibility, "visibility", "", "durable or accepted: what a message must have reached before it is consumed")
 	f.DurationVar(&o.retention, "retention", 0, "age at which segments may be removed; 0 is never")
 	f.Var(sizeFlag{n: &o.retentionBytes, unlimited: true}, "retention-bytes", "size of a partition above which its oldest segments are removed, or unlimited")
 	f.Var(sizeFlag{n: &o.segment}, "segment", "segment size")
+}
+
+// registerFixed adds what a topic keeps for its life.
+func (o *topicFlags) registerFixed(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.IntVar(&o.partitions, "partitions", 0, "number of partitions")
+	f.StringVar(&o.visibility, "visibility", "", "durable or accepted: what a message must have reached before it is consumed")
 }
 
 // change holds the flags that were given.
@@ -108,6 +113,7 @@ func newTopicCreate(g *globals) *cobra.Command {
 		},
 	}
 	o.register(cmd)
+	o.registerFixed(cmd)
 	return cmd
 }
 
@@ -122,7 +128,9 @@ func newTopicAlter(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "alter TOPIC",
 		Short: "Change a topic's settings; what is not named stays as it is",
-		Args:  exactArgs("TOPIC"),
+		Long: `Change a topic's settings; what is not named stays as it is. Its number of partitions and its visibility are those it
+was created with.`,
+		Args: exactArgs("TOPIC"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := o.change(cmd)
 			if err != nil {

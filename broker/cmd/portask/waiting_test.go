@@ -99,10 +99,10 @@ func TestWaitingForever(t *testing.T) {
 	})
 }
 
-// TestProduceBrokerGone: the broker is killed while a command produces. It says
-// what it waits for, and goes on when another broker serves the same log; what it
-// reads is all there afterwards.
-func TestProduceBrokerGone(t *testing.T) {
+// TestBrokerGone: the broker is killed while a command produces and another
+// follows. They say what they wait for, and go on when another broker serves the
+// same log; every line arrives.
+func TestBrokerGone(t *testing.T) {
 	dir := t.TempDir()
 	first := startProcess(t, "--data", dir, "--listen", "127.0.0.1:0")
 	g := &globals{server: first.addr, output: "table", timeout: patience}
@@ -130,12 +130,14 @@ func TestProduceBrokerGone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	consumer := follow(t, exec.Command(path, "consume", "t", "--server", first.addr, "--follow", "--count", "3"))
 	say("one")
 	visible(t, g, 1)
 	first.cmd.Process.Kill()
 	first.rest.Wait()
 	say("two")
 	producer.until("portask: waiting: no connection to " + first.addr)
+	consumer.until("portask: waiting: no connection to " + first.addr)
 	startProcess(t, "--data", dir, "--listen", first.addr)
 	say("three")
 	producer.until("portask: goes on after ")
@@ -143,7 +145,11 @@ func TestProduceBrokerGone(t *testing.T) {
 	visible(t, g, 3)
 	producer.rest.Wait()
 	if err := cmd.Wait(); err != nil {
-		t.Fatalf("it ended with %v", err)
+		t.Fatalf("the producer ended with %v", err)
+	}
+	consumer.rest.Wait()
+	if err := consumer.cmd.Wait(); err != nil {
+		t.Fatalf("the consumer ended with %v", err)
 	}
 }
 
