@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/monitor/latency"
 )
 
 // CommitterOptions sets the background work of a broker's partitions.
@@ -19,6 +20,8 @@ type CommitterOptions struct {
 	// DurableAfter bounds how long a batch stays off the device on a topic whose
 	// visibility is accepted.
 	DurableAfter time.Duration
+	// Latency takes the durations of appends and syncs; nil measures nothing.
+	Latency *latency.Set
 }
 
 // Committer runs syncs, deferred appends and the background syncs of all
@@ -257,7 +260,11 @@ type Marks struct {
 	Epoch                            uint64
 	Bytes                            int64
 	Fenced                           bool
+	Failed                           bool // Fenced, or about to be: the log has failed
 	Corruptions                      int64
+	// Since the partition was opened: what was appended.
+	Batches, Messages, Appended uint64 // Appended in bytes
+	Segments                    int
 }
 
 // Marks reads the partition's offsets and size.
@@ -266,5 +273,6 @@ func (p *Partition) Marks() Marks {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return Marks{Start: start, Visible: p.st.Visible(), Written: p.st.written, Durable: p.st.durable, Epoch: p.epoch,
-		Bytes: ls.Bytes, Fenced: p.st.fence != nil, Corruptions: int64(ls.Corruptions)}
+		Bytes: ls.Bytes, Fenced: p.st.fence != nil, Failed: p.st.fence != nil || ls.Failed, Corruptions: int64(ls.Corruptions),
+		Batches: p.count.batches, Messages: uint64(p.st.written - p.count.from), Appended: p.count.bytes, Segments: ls.Segments}
 }

@@ -64,6 +64,7 @@ func (d *double) RemoveLog(storage.PartitionID) error             { return nil }
 func (d *double) ListLogs() ([]storage.PartitionID, error)        { return nil, nil }
 func (d *double) LoadMeta(string) ([]byte, error)                 { return nil, fault.NotFound }
 func (d *double) StoreMeta(string, []byte) error                  { return nil }
+func (d *double) RemoveMeta(string) error                         { return nil }
 func (d *double) Space() (free, total int64, low bool, err error) { return 1, 1, false, nil }
 func (d *double) Start() message.Offset                           { return message.Offset(d.start.Load()) }
 func (d *double) End() message.Offset                             { return message.Offset(d.end.Load()) }

@@ -40,6 +40,7 @@ import (
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/mempool"
 	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/monitor/latency"
 	"github.com/portask/portask/broker/storage"
 )
 
@@ -60,8 +61,9 @@ const flushRounds = 8
 // Token says whom an ack is owed. The partition carries it and does not look
 // inside; Bytes is the producer credit that returns with the ack.
 type Token struct {
-	Loop        uint32
 	Conn        uint64
+	Received    int64 // when the request came, by latency.Now; 0 is not measured
+	Loop        uint32
 	Handle      uint32
 	Correlation uint32
 	Bytes       uint32
@@ -133,6 +135,14 @@ type Partition struct {
 	synced  []Completion   // owned by the sync in progress
 	idle    chan struct{}  // guarded by mu: closed when writing and syncing end; nil if nobody waits
 	shrunk  message.Offset // guarded by mu: next offset at the last Shrink
+	moves   *moves         // guarded by mu: when the visible end moved; nil if that is not measured
+	count   counts         // guarded by mu
+}
+
+// counts is what was appended since the partition was opened.
+type counts struct {
+	from           message.Offset // the log's end when it was opened
+	batches, bytes uint64
 }
 
 // pending is a queue of admitted batches: what the engine gets, and what is
@@ -169,6 +179,7 @@ func Open(eng storage.Engine, o Options, lo storage.LogOptions) (*Partition, err
 	p.log, p.epoch = log, log.Epoch()
 	p.st.start, p.st.next, p.st.written, p.st.durable = log.Start(), log.End(), log.End(), log.Durable()
 	p.visible.Store(int64(p.st.Visible()))
+	p.count.from = p.st.written
 	p.wantSync() // of what the engine recovered and does not call durable
 	return p, nil
 }
@@ -284,7 +295,7 @@ func (p *Partition) Deferred() bool {
 		return true
 	}
 	until := p.slow.Load()
-	return until != 0 && nanotime() < until
+	return until != 0 && latency.Now() < until
 }
 
 // Flush writes the queue until it is empty and gives the writer role back, or
@@ -316,19 +327,24 @@ func (p *Partition) write(self int) (more bool) {
 		err := p.st.fence
 		p.mu.Unlock()
 
+		now := int64(0)
 		if err == nil {
-			began := nanotime()
+			began := latency.Now()
 			err = p.log.Append(q.batches)
-			if d := nanotime() - began; d > int64(slowAppend) {
-				p.slow.Store(nanotime() + int64(slowHold))
+			now = latency.Now()
+			d := now - began
+			p.opts.Committer.opts.Latency.At(self).Record(latency.Append, d, 1)
+			if d > int64(slowAppend) {
+				p.slow.Store(now + int64(slowHold))
 			}
 		}
-		p.settle(self, q, err)
+		p.settle(self, q, err, now)
 	}
 }
 
-// settle records the outcome of one gathered append and answers for it.
-func (p *Partition) settle(self int, q pending, err error) {
+// settle records the outcome of one gathered append, which ended at now, and
+// answers for it.
+func (p *Partition) settle(self int, q pending, err error, now int64) {
 	p.mu.Lock()
 	p.done = roomy(p.done)
 	news := false // visible end moved, or fenced
@@ -337,7 +353,7 @@ func (p *Partition) settle(self int, q pending, err error) {
 		err = p.st.fence
 	}
 	if err == nil {
-		news = p.stored(q)
+		news = p.stored(q, now)
 	} else {
 		news = p.refused(q, err)
 	}
@@ -364,10 +380,12 @@ func (q pending) emptied() pending {
 }
 
 // stored moves the written mark and sorts the acks into due and waiting.
-func (p *Partition) stored(q pending) (advanced bool) {
+func (p *Partition) stored(q pending, now int64) (advanced bool) {
 	p.st.Written(q.batches[len(q.batches)-1].End)
+	p.count.batches += uint64(len(q.batches))
 	for i := range q.batches {
 		b, o := &q.batches[i], &q.owed[i]
+		p.count.bytes += uint64(len(b.Bytes))
 		p.tail.push(tailEntry{base: b.Base, end: b.End, seed: b.Seed, chunk: o.chunk, gen: o.chunk.Gen(), off: o.off, n: uint32(len(b.Bytes))})
 		c := p.completion(o.tok, o.level, Admission{Base: b.Base, End: b.End, Time: b.Time})
 		if o.level == message.AckDurable {
@@ -377,7 +395,7 @@ func (p *Partition) stored(q pending) (advanced bool) {
 		}
 	}
 	p.done = p.release(p.done)
-	return p.publish()
+	return p.publish(now)
 }
 
 // refused answers a failed append. A full disk costs these batches and those
@@ -428,12 +446,14 @@ func (p *Partition) release(dst []Completion) []Completion {
 	return p.dups.sift(dst, func(w *waiting) bool { return p.st.Reached(w.level, w.need) })
 }
 
-// publish stores the visible end and reports whether it moved.
-func (p *Partition) publish() bool {
+// publish stores the visible end and reports whether it moved. now is when what
+// moves it happened, by latency.Now.
+func (p *Partition) publish(now int64) bool {
 	v := int64(p.st.Visible())
 	if v == p.visible.Load() {
 		return false
 	}
+	p.moved(message.Offset(v), now)
 	p.visible.Store(v)
 	return true
 }
@@ -461,7 +481,10 @@ func (p *Partition) wantSync() {
 // runSync is one sync, on a committer goroutine. It reports whether another is
 // due at once.
 func (p *Partition) runSync() (again bool) {
+	began := latency.Now()
 	end, err := p.log.Sync()
+	now := latency.Now()
+	p.opts.Committer.opts.Latency.At(-1).Record(latency.Sync, now-began, 1)
 	p.mu.Lock()
 	p.synced = roomy(p.synced)
 	if err != nil {
@@ -472,7 +495,7 @@ func (p *Partition) runSync() (again bool) {
 		p.st.Synced(end)
 		p.synced = p.release(p.synced)
 	}
-	advanced := p.publish()
+	advanced := p.publish(now)
 	p.mu.Unlock()
 	if len(p.synced) > 0 {
 		p.opts.Sink.Complete(-1, p.synced)
@@ -502,8 +525,3 @@ func (p *Partition) background() {
 		p.opts.Committer.sync(p)
 	}
 }
-
-var clockBase = time.Now()
-
-// nanotime is monotonic time since the program began.
-func nanotime() int64 { return int64(time.Since(clockBase)) }

@@ -118,6 +118,7 @@ func (p *Partition) Shrink() {
 		p.shrunk = p.st.next
 		return
 	}
+	p.moves = nil
 	if !p.writing {
 		p.queue, p.spare, p.done = pending{}, pending{}, nil
 	}

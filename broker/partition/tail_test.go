@@ -330,7 +330,7 @@ func TestResolveAndRead(t *testing.T) {
 	if n, err := r.p.Retain(time.Now()); n != 45 || err != nil {
 		t.Errorf("retain: %d, %v", n, err)
 	}
-	want := Marks{Start: 105, Visible: 105, Written: 105, Durable: 100, Epoch: doubleEpoch}
+	want := Marks{Start: 105, Visible: 105, Written: 105, Durable: 100, Epoch: doubleEpoch, Batches: 1, Messages: 5, Appended: 125}
 	if m := r.p.Marks(); m != want || r.p.st.start != 105 {
 		t.Errorf("marks %+v, want %+v", m, want)
 	}

@@ -35,10 +35,13 @@ const weakMax = 32
 
 // serve sends a subscription one frame, if it has credit and there is something.
 func (l *loop) serve(i uint32, s *subscription) {
+	p := l.srv.cat.ByNum(s.part)
 	if s.credit <= 0 || s.flags&subReading != 0 || l.half[s.conn] != nil {
+		if p != nil && message.Offset(s.cursor) < p.Visible() {
+			s.flags |= subLate
+		}
 		return // a CREDIT, the job's result or Writable brings it back
 	}
-	p := l.srv.cat.ByNum(s.part)
 	if p == nil || p.Closed() {
 		l.endSub(i, s, errDeleted())
 		return
@@ -67,7 +70,7 @@ func errDeleted() error {
 
 // askHistory has the log looked up on another goroutine.
 func (l *loop) askHistory(i uint32, s *subscription, p *partition.Partition, from message.Offset) {
-	s.flags |= subReading
+	s.flags |= subReading | subLate
 	l.srv.history.add(job{loop: l, conn: s.connection(), handle: handleOf(i, s.use), part: p, from: from, max: int(s.max)})
 }
 
@@ -101,9 +104,11 @@ func (l *loop) fromTail(i uint32, s *subscription, p *partition.Partition, slice
 	releaseSlices(slices)
 	clear(iov)
 	if err != nil || n == 0 {
+		s.flags |= subLate
 		return // the connection ends, or Writable comes
 	}
 	l.charge(s, len(head)+bytes, len(slices), bytes)
+	l.waitedFor(s, p, end)
 	if n == len(head)+bytes {
 		if l.delivered(i, s, end) && end < p.Visible() {
 			l.enqueue(i, s)
@@ -164,6 +169,9 @@ func (l *loop) charge(s *subscription, frame, batches, bytes int) {
 	l.stats.delivers++
 	l.stats.batchesOut += uint64(batches)
 	l.stats.bytesOut += uint64(bytes)
+	for k := range l.runs {
+		l.stats.messagesOut += uint64(l.runs[k].End - l.runs[k].First)
+	}
 }
 
 // delivered moves the cursor behind a frame that is with the kernel. It reports

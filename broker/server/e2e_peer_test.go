@@ -84,6 +84,19 @@ type broker struct {
 	once   sync.Once
 }
 
+// Stats are the server's, with the turns included that are under way.
+func (b *broker) Stats() Stats {
+	for _, l := range b.loops {
+		published := make(chan struct{})
+		l.call(func(l *loop) { l.publish(); close(published) })
+		select {
+		case <-published:
+		case <-b.stop: // the loops may have ended
+		}
+	}
+	return b.Server.Stats()
+}
+
 // start serves o on a free port until the test ends. With no engine in o it
 // opens one of the setting.
 func (s setting) start(t testing.TB, o Options) *broker {

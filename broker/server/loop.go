@@ -6,6 +6,7 @@ import (
 
 	"github.com/portask/portask/broker/mempool"
 	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/monitor/latency"
 	"github.com/portask/portask/broker/partition"
 	"github.com/portask/portask/broker/server/evloop"
 	"github.com/portask/portask/broker/storage"
@@ -73,6 +74,10 @@ type loop struct {
 	spare    []*delivery
 	useCount uint8 // of handles
 	stats    loopStats
+	shared   published
+	lat      *latency.Recorder // nil: nothing is measured
+	turn     turnClock
+	waited   []int64 // of what this round delivered: when it became visible
 }
 
 type partSubs struct {
@@ -86,7 +91,7 @@ const deliverBatches = 256
 
 func newLoop(s *Server, id int) *loop {
 	return &loop{
-		srv: s, id: id, box: mailbox{queued: map[uint32]struct{}{}},
+		srv: s, id: id, lat: s.latency.At(id), box: mailbox{queued: map[uint32]struct{}{}},
 		half: map[uint32]*delivery{}, fetches: map[uint32]*fetchWait{}, ahead: map[uint32]*jobResult{}, long: map[uint32]*longAnswers{},
 		slices: make([]partition.Slice, 0, deliverBatches), iov: make([][]byte, 0, deliverBatches+1),
 	}
@@ -107,11 +112,21 @@ func (h handler) Size(_ *evloop.Loop, c evloop.Conn, head []byte) (int, error) {
 func (h handler) Unit(_ *evloop.Loop, c evloop.Conn, unit []byte, ch *mempool.Chunk) error {
 	return h.unit(c, unit, ch)
 }
-func (h handler) Writable(_ *evloop.Loop, c evloop.Conn)             { h.writable(c) }
-func (h handler) Closed(_ *evloop.Loop, c evloop.Conn, reason error) { h.closed(c, reason) }
-func (h handler) TurnEnd(*evloop.Loop)                               { h.turnEnd() }
-func (h handler) Woken(*evloop.Loop)                                 {} // turnEnd follows in the same turn
-func (h handler) Tick(_ *evloop.Loop, now int64)                     { h.tick(now) }
+func (h handler) Writable(_ *evloop.Loop, c evloop.Conn) {
+	h.writable(c)
+	h.publish() // this may be after the turn's end, as the next
+}
+func (h handler) Closed(_ *evloop.Loop, c evloop.Conn, reason error) {
+	h.closed(c, reason)
+	h.publish()
+}
+func (h handler) TurnEnd(*evloop.Loop) {
+	h.turnEnd()
+	h.publish()
+	h.turn = turnClock{}
+}
+func (h handler) Woken(*evloop.Loop)             {} // turnEnd follows in the same turn
+func (h handler) Tick(_ *evloop.Loop, now int64) { h.tick(now) }
 
 // turnRounds bounds the rounds of serving in one turn, so that a fast consumer
 // does not keep the loop from reading.
@@ -129,6 +144,7 @@ func (l *loop) turnEnd() {
 		for i := range l.mail.acks {
 			l.complete(&l.mail.acks[i])
 		}
+		l.recordAcks(l.mail.acks)
 		for _, f := range l.mail.calls {
 			f(l)
 		}
@@ -197,6 +213,7 @@ func (l *loop) serveReady() {
 		l.serve(i, s)
 	}
 	l.ready = append(l.ready[:0], l.ready[n:]...)
+	l.recordDelivers()
 }
 
 // send builds and queues one small frame.

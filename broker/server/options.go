@@ -66,6 +66,8 @@ type Options struct {
 	Limits    message.Limits
 	Topics    topic.Config // defaults of new topics
 	Committer partition.CommitterOptions
+	// Measure has the durations of Server.Latency recorded.
+	Measure bool
 	// RetentionEvery is the time between two looks at expired segments.
 	RetentionEvery time.Duration
 }

@@ -260,7 +260,7 @@ func (l *loop) produce(c evloop.Conn, h wire.Header, frame []byte, ch *mempool.C
 			WithDetail("the producer has %d bytes left", pr.credit))
 	}
 	pr.credit -= int64(len(frame))
-	tok := partition.Token{Loop: uint32(l.id), Conn: connBits(c), Handle: h.Handle, Correlation: h.Correlation, Bytes: uint32(len(frame))}
+	tok := partition.Token{Loop: uint32(l.id), Conn: connBits(c), Handle: h.Handle, Correlation: h.Correlation, Bytes: uint32(len(frame)), Received: l.received()}
 	num, _, b, err := wire.ParseProduce(wire.PayloadOf(frame))
 	if err != nil {
 		return l.fatal(c, h, err)
@@ -301,7 +301,7 @@ func (l *loop) admit(pr *producer, index uint32, b []byte, ch *mempool.Chunk, to
 	l.stats.messagesIn += uint64(e.Count)
 	l.stats.bytesIn += uint64(len(b))
 	off := uint32(uintptr(unsafe.Pointer(unsafe.SliceData(b))) - uintptr(unsafe.Pointer(unsafe.SliceData(ch.B))))
-	r, err := p.Produce(&e, b, ch, off, pr.level, tok, time.Now().UnixMicro())
+	r, err := p.Produce(&e, b, ch, off, pr.level, tok, l.turn.wall)
 	if err != nil {
 		return err
 	}
@@ -341,6 +341,7 @@ func (l *loop) complete(a *partition.Completion) {
 	}
 	ok := wire.ProduceOK{Partition: a.Index, BaseOffset: a.Base, AppendTime: a.Time, Credit: a.Bytes}
 	if a.Duplicate {
+		l.stats.duplicates++
 		ok.Flags = wire.ProduceDuplicate
 	}
 	var mark int

@@ -32,6 +32,7 @@ import (
 
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/mempool"
+	"github.com/portask/portask/broker/monitor/latency"
 	"github.com/portask/portask/broker/partition"
 	"github.com/portask/portask/broker/server/evloop"
 	"github.com/portask/portask/broker/topic"
@@ -55,6 +56,9 @@ type Server struct {
 	reloading sync.Mutex    // held by Reload
 	reloaded  chan struct{} // tells housekeeping to look at live again
 	low       atomic.Bool   // the engine asks to stop producing
+	space     atomic.Pointer[Space]
+	serving   atomic.Bool  // Serve was called
+	latency   *latency.Set // nil: not measured
 	stop      chan struct{}
 	stopOnce  sync.Once
 	closeOnce sync.Once
@@ -83,7 +87,12 @@ func build(o Options) (*Server, error) {
 	}
 	s := &Server{opts: o, began: time.Now(), stop: make(chan struct{}), reloaded: make(chan struct{}, 1)}
 	s.live.Store(o.live())
+	s.space.Store(new(Space))
 	s.budget.free = o.ProduceBytes
+	if o.Measure {
+		s.latency = latency.NewSet(o.Loops)
+	}
+	o.Committer.Latency = s.latency
 	s.committer = partition.NewCommitter(o.Committer)
 	for i := range o.Loops {
 		s.loops = append(s.loops, newLoop(s, i))
@@ -131,7 +140,10 @@ func (s *Server) listen() error {
 func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 
 // Serve accepts connections until Shutdown or Close; it then returns nil.
-func (s *Server) Serve() error { return s.ev.Serve() }
+func (s *Server) Serve() error {
+	s.serving.Store(true)
+	return s.ev.Serve()
+}
 
 // housekeep applies retention and watches the disk.
 func (s *Server) housekeep() {
@@ -161,6 +173,7 @@ func (s *Server) checkSpace() {
 		s.opts.Logger.Error("cannot read the free space", "err", err)
 		return
 	}
+	s.space.Store(&Space{FreeBytes: free, TotalBytes: total, Full: low})
 	if s.low.Swap(low) != low {
 		if low {
 			s.opts.Logger.Warn("storage is nearly full: producing stops, consuming goes on", "free", free, "total", total)

@@ -1,7 +1,13 @@
 package server
 
 import (
+	"sync/atomic"
+	"time"
+
 	"github.com/portask/portask/broker/mempool"
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/monitor/latency"
+	"github.com/portask/portask/broker/partition"
 	"github.com/portask/portask/broker/server/evloop"
 	"github.com/portask/portask/broker/storage"
 )
@@ -20,38 +26,71 @@ type Counters struct {
 	Opened, Closed                        uint64 // connections
 	Frames, Errors                        uint64 // frames taken, ERROR frames sent
 	BatchesIn, MessagesIn, BytesIn, Acks  uint64
+	Duplicates                            uint64 // acks of batches that were stored before
 	Delivers, BatchesOut, BytesOut        uint64
+	MessagesOut                           uint64
 	HistoryReads                          uint64 // DELIVER frames that were read from the log
 	Leases                                uint64 // half-written frames whose memory was gone, and that went on from the log
 	Connections, Producers, Subscriptions uint64 // now
 }
 
+// loopStats are counted by the loop in plain fields.
 type loopStats struct {
 	opened, closed, frames, errors       uint64
 	batchesIn, messagesIn, bytesIn, acks uint64
+	duplicates                           uint64
 	delivers, batchesOut, bytesOut       uint64
+	messagesOut                          uint64
 	historyReads, leases                 uint64
 }
 
-// Stats asks every loop for its counters; it must not be called on one.
-func (s *Server) Stats() Stats {
-	out := Stats{Loops: s.ev.Stats(), Pool: s.pool.Stats(), Storage: s.opts.Engine.Stats()}
-	parts := make(chan Counters, len(s.loops))
-	asked := 0
-	for _, l := range s.loops {
-		select {
-		case <-s.stop: // the loops may have ended
-		default:
-			l.call(func(l *loop) { parts <- l.counters() })
-			asked++
+// published is what others may read of a loop's counters. The loop stores what
+// has changed at the end of each turn, so that readers cost it nothing, whoever
+// and however many they are, and a reader waits for nobody.
+type published struct {
+	last Counters // what was stored; the loop's own
+	now  [numCounters]atomic.Uint64
+}
+
+// fields are the counters in the order of published.now.
+func (c *Counters) fields() [numCounters]*uint64 {
+	return [...]*uint64{&c.Opened, &c.Closed, &c.Frames, &c.Errors, &c.BatchesIn, &c.MessagesIn, &c.BytesIn, &c.Acks, &c.Duplicates,
+		&c.Delivers, &c.BatchesOut, &c.BytesOut, &c.MessagesOut, &c.HistoryReads, &c.Leases, &c.Connections, &c.Producers, &c.Subscriptions}
+}
+
+const numCounters = 18
+
+func (l *loop) publish() {
+	c := l.counters()
+	if c == l.shared.last {
+		return
+	}
+	now, last := c.fields(), l.shared.last.fields()
+	for i, v := range now {
+		if *v != *last[i] {
+			l.shared.now[i].Store(*v)
 		}
 	}
-	for range asked {
-		select {
-		case c := <-parts:
-			out.add(c)
-		case <-s.stop:
-			return out
+	l.shared.last = c
+}
+
+// Counters are those of one loop as of the end of its last turn.
+func (p *published) counters() (c Counters) {
+	for i, v := range c.fields() {
+		*v = p.now[i].Load()
+	}
+	return c
+}
+
+// Stats returns the figures as of the end of each loop's last turn. It waits for
+// no loop and wakes none.
+func (s *Server) Stats() Stats {
+	out := Stats{Loops: s.ev.Stats(), Pool: s.pool.Stats(), Storage: s.opts.Engine.Stats()}
+	for _, l := range s.loops {
+		c := l.shared.counters()
+		sum := out.fields()
+		for i, v := range c.fields() {
+			*sum[i] += *v
 		}
 	}
 	return out
@@ -60,26 +99,73 @@ func (s *Server) Stats() Stats {
 func (l *loop) counters() Counters {
 	t := &l.stats
 	return Counters{Opened: t.opened, Closed: t.closed, Frames: t.frames, Errors: t.errors, BatchesIn: t.batchesIn, MessagesIn: t.messagesIn,
-		BytesIn: t.bytesIn, Acks: t.acks, Delivers: t.delivers, BatchesOut: t.batchesOut, BytesOut: t.bytesOut,
-		HistoryReads: t.historyReads, Leases: t.leases, Connections: t.opened - t.closed,
+		BytesIn: t.bytesIn, Acks: t.acks, Duplicates: t.duplicates, Delivers: t.delivers, BatchesOut: t.batchesOut, BytesOut: t.bytesOut,
+		MessagesOut: t.messagesOut, HistoryReads: t.historyReads, Leases: t.leases, Connections: t.opened - t.closed,
 		Producers: l.prods.live(), Subscriptions: l.subs.live()}
 }
 
-func (c *Counters) add(o Counters) {
-	c.Opened += o.Opened
-	c.Closed += o.Closed
-	c.Frames += o.Frames
-	c.Errors += o.Errors
-	c.BatchesIn += o.BatchesIn
-	c.MessagesIn += o.MessagesIn
-	c.BytesIn += o.BytesIn
-	c.Acks += o.Acks
-	c.Delivers += o.Delivers
-	c.BatchesOut += o.BatchesOut
-	c.BytesOut += o.BytesOut
-	c.HistoryReads += o.HistoryReads
-	c.Leases += o.Leases
-	c.Connections += o.Connections
-	c.Producers += o.Producers
-	c.Subscriptions += o.Subscriptions
+// turnClock is the time at which a turn took its first batch, read once: the
+// zero value has not been read. All batches of the turn were in the socket by
+// then, or came while it lasted.
+type turnClock struct {
+	wall int64 // µs since the Unix epoch
+	mono int64 // latency.Now
+}
+
+// received reads the turn's clock.
+func (l *loop) received() int64 {
+	if l.turn.mono == 0 {
+		l.turn = turnClock{wall: time.Now().UnixMicro(), mono: latency.Now()}
+	}
+	return l.turn.mono
+}
+
+// recordAcks measures the produce requests that were just answered. Those of one
+// turn have come at the same time, so they are counted together.
+func (l *loop) recordAcks(acks []partition.Completion) {
+	if l.lat == nil || len(acks) == 0 {
+		return
+	}
+	now := latency.Now()
+	for i := 0; i < len(acks); {
+		a, n := &acks[i], i+1
+		for n < len(acks) && acks[n].Received == a.Received && acks[n].Level == a.Level && acks[n].Err == nil {
+			n++
+		}
+		if a.Err == nil && a.Received != 0 {
+			switch a.Level {
+			case message.AckAccepted:
+				l.lat.Record(latency.Accepted, now-a.Received, uint64(n-i))
+			case message.AckDurable:
+				l.lat.Record(latency.Durable, now-a.Received, uint64(n-i))
+			}
+		}
+		i = n
+	}
+}
+
+// waitedFor notes since when the frame for s that ends at end could have been
+// delivered: since its first message became visible. Called before the cursor
+// moves.
+func (l *loop) waitedFor(s *subscription, p *partition.Partition, end message.Offset) {
+	if l.lat != nil && s.flags&subLate == 0 && len(l.waited) < deliverBatches {
+		if at := p.VisibleSince(message.Offset(s.cursor)); at != 0 {
+			l.waited = append(l.waited, at)
+		}
+	}
+	if end >= p.Visible() {
+		s.flags &^= subLate // what comes from now on finds it waiting
+	}
+}
+
+// recordDelivers measures the frames that were just written.
+func (l *loop) recordDelivers() {
+	if len(l.waited) == 0 {
+		return
+	}
+	now := latency.Now()
+	for _, at := range l.waited {
+		l.lat.Record(latency.Deliver, now-at, 1)
+	}
+	l.waited = l.waited[:0]
 }

@@ -33,6 +33,7 @@ const (
 	subReady         // in loop.ready
 	subReading       // a history job is under way
 	subFetch         // a FETCH: one answer, then gone
+	subLate          // behind, or not served when it could have been: its delays are its own
 )
 
 // fetchWait is what a FETCH needs beyond a subscription.
@@ -131,6 +132,9 @@ func (l *loop) addSub(c evloop.Conn, p *partition.Partition, off message.Offset)
 	l.useCount++
 	slot := l.partSlot(p.Num())
 	*s = subscription{cursor: int64(off), conn: c.Index, gen: c.Gen, part: p.Num(), connNext: u[wordSubs], partNext: slot.first, use: l.useCount, flags: subOpen}
+	if off < p.Visible() {
+		s.flags |= subLate
+	}
 	if next := u[wordSubs]; next != 0 {
 		l.subs.at(next).connPrev = i
 	}
