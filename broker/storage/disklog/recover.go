@@ -441,7 +441,10 @@ func (r *recovery) judge(o *opened, i int, next message.Offset) (again bool, err
 	case next < 0 && o.end < r.point:
 		r.loseEnd(o, r.point)
 	case next < 0 && !stopped && !o.sealedWhole():
-		torn := o.tail != nil
+		// A trailer that survived when a batch before it did not has to go as
+		// well: the next recovery would read what is appended from here on no
+		// further than to where the lost batch ended.
+		torn := o.tail != nil || o.sealedOK
 		if !torn && o.zeroed {
 			junk, err := sc.lastNonZero(o.pos)
 			if err != nil {
