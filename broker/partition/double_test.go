@@ -257,6 +257,7 @@ type rigOptions struct {
 	syncs      *gate
 	visibility message.AckLevel // durable unless set
 	committer  CommitterOptions
+	shared     *Committer // in place of one of its own
 	onDone     func(self int, c []Completion)
 }
 
@@ -277,6 +278,10 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	}
 	r := &rig{d: d, t: t, sink: &sink{onDone: o.onDone}, c: NewCommitter(o.committer),
 		pool: mempool.NewPool(mempool.Options{Poison: true}), next: map[uint64]uint32{}}
+	if o.shared != nil {
+		r.c.Close()
+		r.c = o.shared
+	}
 	var err error
 	r.p, err = Open(asEngine{d}, Options{Topic: "orders", Num: 3, Visibility: o.visibility, Sink: r.sink, Committer: r.c,
 		ID: storage.PartitionID{Index: 5}}, storage.LogOptions{})

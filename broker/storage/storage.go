@@ -301,6 +301,11 @@ type Engine interface {
 	// nil the new one, at the strongest level of the engine. See CheckMetaName
 	// for names. At most MaxMetaBytes.
 	StoreMeta(name string, b []byte) error
+	// RemoveMeta deletes the blob under name, also one that is damaged; it
+	// fails with fault.NotFound if there is none. Once it returned nil, LoadMeta
+	// finds nothing, also after a crash at the strongest level of the engine; a
+	// crash before leaves the blob whole or gone.
+	RemoveMeta(name string) error
 	// Space returns the bytes that can still be stored, and the bound they are
 	// counted against. low asks to stop producing while consuming goes on.
 	Space() (free, total int64, low bool, err error)

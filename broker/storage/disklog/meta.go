@@ -128,6 +128,29 @@ func (e *Engine) storeMeta(name string, blob []byte) error {
 	return e.replace(path, appendMeta(make([]byte, 0, metaBytes+len(blob)), blob))
 }
 
+// RemoveMeta is described at storage.Engine.
+func (e *Engine) RemoveMeta(name string) error {
+	const op = "remove metadata"
+	if err := e.checkMeta(op, name); err != nil {
+		return err
+	}
+	e.metaMu.Lock()
+	defer e.metaMu.Unlock()
+	delete(e.metaOK, name) // after an error nobody knows
+	path := e.metaPath(name)
+	err := e.fs.Remove(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.NotFound, op).WithField("name").WithDetail("there is no %q", name)
+	}
+	if err == nil {
+		err = e.fs.SyncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return failure(op+" "+path, err)
+	}
+	return nil
+}
+
 // replace is replaceFile with the content b. When the disk is full, the reserve
 // is given up for it.
 func (e *Engine) replace(path string, b []byte) error {

@@ -291,8 +291,9 @@ type script struct {
 	o    *oracle
 	opts Options
 	lazy bool   // syncs seldom
-	meta []byte // acknowledged
+	meta []byte // acknowledged; nil if there is none
 	next []byte // being stored, or nil
+	gone bool   // being removed
 }
 
 func newScript(fs vfs.FS, seed uint64) *script {
@@ -335,6 +336,13 @@ func (s *script) step() error {
 			o.maybe = o.start
 		}
 		return err
+	case n < 85:
+		s.gone = s.meta != nil
+		err := s.e.RemoveMeta("catalogue")
+		if err == nil || fault.CodeOf(err) == fault.NotFound && s.meta == nil {
+			s.meta, s.gone, err = nil, false, nil
+		}
+		return err
 	case n < 90:
 		s.next = o.value(1 + o.rng.IntN(3000))
 		err := s.e.StoreMeta("catalogue", s.next)
@@ -358,13 +366,13 @@ func (s *script) step() error {
 
 func (s *script) checkMeta(e *Engine) error {
 	b, err := e.LoadMeta("catalogue")
-	if fault.CodeOf(err) == fault.NotFound && s.meta == nil {
+	if fault.CodeOf(err) == fault.NotFound && (s.meta == nil || s.gone) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(b, s.meta) && (s.next == nil || !bytes.Equal(b, s.next)) {
+	if (s.meta == nil || !bytes.Equal(b, s.meta)) && (s.next == nil || !bytes.Equal(b, s.next)) {
 		return errors.New("metadata is neither the old nor the new")
 	}
 	return nil

@@ -226,6 +226,25 @@ func (e *Engine) StoreMeta(name string, b []byte) error {
 	return nil
 }
 
+// RemoveMeta forgets a blob.
+func (e *Engine) RemoveMeta(name string) error {
+	if err := storage.CheckMetaName(name); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err := e.errClosed("remove metadata from"); err != nil {
+		return err
+	}
+	b, ok := e.meta[name]
+	if !ok {
+		return fault.New(fault.NotFound, "remove metadata "+name)
+	}
+	e.metaBytes -= int64(len(b))
+	delete(e.meta, name)
+	return nil
+}
+
 // Space counts what blocks may still be taken. Parts of a block are not in it.
 func (e *Engine) Space() (free, total int64, low bool, err error) {
 	e.mu.Lock()

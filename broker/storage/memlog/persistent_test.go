@@ -162,6 +162,14 @@ func (s *synced) StoreMeta(name string, b []byte) error {
 	return s.mem.StoreMeta(name, b)
 }
 
+func (s *synced) RemoveMeta(name string) error {
+	if s.closed {
+		return fault.Closed
+	}
+	delete(s.damaged, name)
+	return s.mem.RemoveMeta(name)
+}
+
 func (s *synced) Space() (free, total int64, low bool, err error) {
 	if s.closed {
 		return 0, 0, false, fault.Closed

@@ -144,6 +144,15 @@ func (h *history) steps() map[string]func() {
 			must(rt, h.e.StoreMeta(name, b))
 			h.meta[name] = b
 		},
+		"remove meta": func() {
+			name := rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "name")
+			want := fault.None
+			if _, there := h.meta[name]; !there {
+				want = fault.NotFound
+			}
+			wantCode(rt, "remove meta", h.e.RemoveMeta(name), want)
+			delete(h.meta, name)
+		},
 		"check meta": h.checkMeta,
 		"reopen log": func() {
 			k := pick()
@@ -185,8 +194,13 @@ func (h *history) stopped(k *track) {
 }
 
 func (h *history) checkMeta() {
-	for name, want := range h.meta {
+	for _, name := range []string{"a", "b"} {
+		want, there := h.meta[name]
 		b, err := h.e.LoadMeta(name)
+		if !there {
+			wantCode(h.rt, "load what is not there", err, fault.NotFound)
+			continue
+		}
 		must(h.rt, err)
 		if !bytes.Equal(b, want) {
 			h.rt.Fatalf("%s holds %q, want %q", name, b, want)

@@ -3,6 +3,7 @@ package storagetest
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -243,6 +244,51 @@ func testMeta(t *testing.T, g *Target) {
 	}
 }
 
+func testRemoveMeta(t *testing.T, g *Target) {
+	e := g.open(t)
+	gone := func(name string) {
+		t.Helper()
+		b, err := e.LoadMeta(name)
+		wantCode(t, "load removed metadata", err, fault.NotFound)
+		wantCode(t, "remove it again", e.RemoveMeta(name), fault.NotFound)
+		if b != nil {
+			t.Fatalf("gave %q", b)
+		}
+	}
+	must(t, e.StoreMeta("stays", []byte("here")))
+	must(t, e.StoreMeta("goes", []byte("away")))
+	must(t, e.StoreMeta("back", []byte("old")))
+	must(t, e.RemoveMeta("goes"))
+	must(t, e.RemoveMeta("back"))
+	gone("goes")
+	gone("back")
+	gone("never-there")
+	must(t, e.StoreMeta("back", []byte("new")))
+	wantCode(t, "remove ../x", e.RemoveMeta("../x"), fault.Invalid)
+	check := func() {
+		t.Helper()
+		for name, want := range map[string]string{"stays": "here", "back": "new"} {
+			if b, err := e.LoadMeta(name); err != nil || string(b) != want {
+				t.Fatalf("%s: %q, %v", name, b, err)
+			}
+		}
+	}
+	check()
+	// What was removed takes no room any more.
+	for i := range 10 {
+		name := fmt.Sprintf("large-%d", i)
+		must(t, e.StoreMeta(name, make([]byte, storage.MaxMetaBytes)))
+		must(t, e.RemoveMeta(name))
+	}
+	if g.Persists {
+		must(t, e.Close())
+		e = g.open(t)
+		check()
+		gone("goes")
+		gone("large-9")
+	}
+}
+
 func testDamagedMeta(t *testing.T, g *Target) {
 	if g.DamageMeta == nil || !g.Persists {
 		t.Skip("the target cannot damage metadata")
@@ -267,6 +313,12 @@ func testDamagedMeta(t *testing.T, g *Target) {
 	if err != nil || string(b) != "new" {
 		t.Fatalf("%q, %v", b, err)
 	}
+	must(t, e.Close())
+	must(t, g.DamageMeta("bad"))
+	e = g.open(t)
+	must(t, e.RemoveMeta("bad"))
+	_, err = e.LoadMeta("bad")
+	wantCode(t, "load what was damaged and removed", err, fault.NotFound)
 }
 
 func testClose(t *testing.T, g *Target) {
@@ -300,12 +352,13 @@ func testClose(t *testing.T, g *Target) {
 	}
 	must(t, l.Close())
 	for name, call := range map[string]func() error{
-		"OpenLog":   func() error { _, err := e.OpenLog(pid(0), storage.LogOptions{}); return err },
-		"RemoveLog": func() error { return e.RemoveLog(pid(0)) },
-		"ListLogs":  func() error { _, err := e.ListLogs(); return err },
-		"LoadMeta":  func() error { _, err := e.LoadMeta("a"); return err },
-		"StoreMeta": func() error { return e.StoreMeta("a", nil) },
-		"Space":     func() error { _, _, _, err := e.Space(); return err },
+		"OpenLog":    func() error { _, err := e.OpenLog(pid(0), storage.LogOptions{}); return err },
+		"RemoveLog":  func() error { return e.RemoveLog(pid(0)) },
+		"ListLogs":   func() error { _, err := e.ListLogs(); return err },
+		"LoadMeta":   func() error { _, err := e.LoadMeta("a"); return err },
+		"StoreMeta":  func() error { return e.StoreMeta("a", nil) },
+		"RemoveMeta": func() error { return e.RemoveMeta("a") },
+		"Space":      func() error { _, _, _, err := e.Space(); return err },
 	} {
 		wantCode(t, name+" after Engine.Close", call(), fault.Closed)
 	}

@@ -74,6 +74,7 @@ func Run(t *testing.T, newTarget func(t testing.TB) *Target) {
 		{"remove and list", testRemoveList},
 		{"logs do not mix", testManyLogs},
 		{"metadata", testMeta},
+		{"removed metadata", testRemoveMeta},
 		{"damaged metadata", testDamagedMeta},
 		{"close", testClose},
 		{"space and figures", testStats},
