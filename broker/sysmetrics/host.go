@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/shirou/gopsutil/v3/cpu"
 	"github.com/shirou/gopsutil/v3/host"
+	"github.com/shirou/gopsutil/v3/load"
 	"github.com/shirou/gopsutil/v3/mem"
 )
 
@@ -18,9 +20,17 @@ type HostSample struct {
 	// Cumulative over all CPUs since the machine started. Steal is time the
 	// hypervisor gave to others while this machine wanted to run.
 	Busy, Idle, IOWait, Steal time.Duration
+	// Processors are the logical ones that are online.
+	Processors int
 	// MemoryBytes is the machine's; AvailableBytes what new work may take
-	// without swapping.
+	// without swapping. SwapBytes is 0 where there is none, and where the
+	// system does not say it with the memory (other than Linux).
 	MemoryBytes, AvailableBytes int64
+	SwapBytes, SwapUsedBytes    int64
+	// Load1, Load5 and Load15 are averages of how many tasks ran or wanted to
+	// over so many minutes, on Linux those that wait for a disk included; 0
+	// where the system has none.
+	Load1, Load5, Load15 float64
 }
 
 // Host reads a HostSample.
@@ -40,8 +50,23 @@ func Host() (HostSample, error) {
 		return s, fmt.Errorf("host memory: %w", err)
 	}
 	s.MemoryBytes, s.AvailableBytes = int64(m.Total), int64(m.Available)
+	s.SwapBytes, s.SwapUsedBytes = int64(m.SwapTotal), int64(m.SwapTotal-min(m.SwapFree, m.SwapTotal))
+	if a, err := load.Avg(); err == nil {
+		s.Load1, s.Load5, s.Load15 = a.Load1, a.Load5, a.Load15
+	}
+	s.Processors = processors()
 	return s, nil
 }
+
+// processors is read once: processors that come and go while a program runs are
+// rarer than what counting them each time costs.
+var processors = sync.OnceValue(func() int {
+	n, err := cpu.Counts(true)
+	if err != nil || n < 1 {
+		return runtime.NumCPU()
+	}
+	return n
+})
 
 // StealShare is the part of the CPU time between two samples, 0 to 1, that the
 // hypervisor gave to others.

@@ -1,5 +1,7 @@
-// Package sysmetrics reads what a process and its host spend: CPU time, memory,
-// descriptors, steal. It is the only package that imports gopsutil.
+// Package sysmetrics reads what a process and its machine spend, and what they
+// may: CPU time, memory, descriptors, steal, load, disk, network, and the limits,
+// usage and pressure of control groups. It is the only package that imports
+// gopsutil. A Reader takes all of it at once; the parts stand by themselves.
 //
 // Values are cumulative where the operating system's are; a caller takes two
 // samples and subtracts, so nobody shares hidden state (gopsutil's own
@@ -68,6 +70,11 @@ func (p *Process) Sample() (ProcessSample, error) {
 	if err := p.check(); err != nil {
 		return ProcessSample{}, err
 	}
+	return p.sample()
+}
+
+// sample is Sample without a look at whose pid it is.
+func (p *Process) sample() (ProcessSample, error) {
 	s := ProcessSample{At: time.Now()}
 	times, err := p.p.Times()
 	if err != nil {
