@@ -40,6 +40,7 @@ type consumerConfig struct {
 	partitions []uint32
 	window     int
 	frame      int
+	unexpired  bool
 }
 
 // DefaultCredit lets a broker send ahead 16 full batches per partition, more
@@ -67,6 +68,10 @@ func WithCredit(bytes int) ConsumerOption { return func(o *consumerConfig) { o.w
 // WithDeliverBytes sets the size of one delivery unless a single batch is
 // larger. Default DefaultDeliverBytes, at most the credit.
 func WithDeliverBytes(n int) ConsumerOption { return func(o *consumerConfig) { o.frame = n } }
+
+// SkipExpired passes over messages whose expiry is past, by the consumer's
+// clock, when they would be iterated. Without it they come like all others.
+func SkipExpired() ConsumerOption { return func(o *consumerConfig) { o.unexpired = true } }
 
 func (o *consumerConfig) validate() error {
 	bad := func(field, detail string, args ...any) error {
@@ -101,6 +106,7 @@ type Consumer struct {
 	subs   map[uint32]*subscription // by partition; guarded by mu
 	queue  fifo                     // received, not polled; guarded by mu
 	closed bool                     // guarded by mu
+	stats  ConsumerStats            // guarded by mu
 	timers sync.WaitGroup           // attempts to subscribe again that wait
 
 	current *delivery // what the last Poll returned; owned by the polling goroutine
@@ -366,10 +372,9 @@ func (k *Consumer) Seek(ctx context.Context, partition uint32, to Start) error {
 	s := newSubscription(k, partition)
 	s.start = to
 	k.subs[partition] = s
+	now := time.Now()
 	for _, it := range k.queue.remove(func(it item) bool { return it.sub == old }) {
-		if it.frame != nil {
-			k.c.frames.put(it.frame)
-		}
+		k.discard(&it, now)
 	}
 	old.stop(k.cn)
 	if k.cn != nil {
@@ -408,14 +413,13 @@ func (k *Consumer) abort() {
 	for _, s := range k.subs {
 		s.stop(k.cn)
 	}
+	now := time.Now()
 	for {
 		it, ok := k.queue.pop()
 		if !ok {
 			break
 		}
-		if it.frame != nil {
-			k.c.frames.put(it.frame)
-		}
+		k.discard(&it, now)
 	}
 	k.mu.Unlock()
 	k.timers.Wait()
@@ -462,6 +466,7 @@ type item struct {
 	sub   *subscription
 	frame *frame
 	err   error
+	life  message.Lifecycle // of the delivery
 }
 
 // fifo is a queue of items whose memory is reused.

@@ -1,7 +1,10 @@
 package client
 
 import (
+	"errors"
+	"io"
 	"iter"
+	"time"
 
 	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/fault"
@@ -16,6 +19,11 @@ type delivery struct {
 	sub *subscription
 	f   *frame // nil once released
 	gen uint64 // counts openings, so that an old Batch releases nothing
+
+	life     message.Lifecycle // pending until polled, final when released
+	messages uint64            // given to the application
+	expired  uint64            // messages passed over
+	damaged  uint64            // encoded batches that could not be read
 
 	head       wire.DeliverHead
 	batches    []byte // part of f
@@ -41,7 +49,8 @@ func (k *Consumer) open(it item) (*delivery, error) {
 		d.seq = d.iterate
 		k.current = d
 	}
-	d.sub, d.f = it.sub, it.frame
+	d.sub, d.f, d.life = it.sub, it.frame, it.life
+	d.messages, d.expired, d.damaged = 0, 0, 0
 	d.gen++
 	var err error
 	if d.batches, err = wire.ParseDeliver(wire.PayloadOf(d.f.b), &d.head); err != nil {
@@ -73,6 +82,7 @@ func (k *Consumer) open(it item) (*delivery, error) {
 	d.first = max(d.first, expected)
 	d.sub.position = d.end
 	k.mu.Unlock()
+	d.to(message.Processing, time.Now())
 	return d, nil
 }
 
@@ -94,7 +104,9 @@ func (d *delivery) release() {
 	if cap(d.body) > keepBody {
 		d.body = nil
 	}
+	now := time.Now()
 	d.k.mu.Lock()
+	d.count(n, now)
 	d.sub.released(n)
 	d.k.mu.Unlock()
 }
@@ -122,21 +134,21 @@ func (d *delivery) iterate(yield func(*message.Message, error) bool) {
 		rest = rest[run.Bytes:]
 		next := run.First
 		for n := uint32(0); len(left) > 0 || n < run.Batches; n++ {
-			size, end, err := d.checkHead(left, run, next, n)
+			b, err := d.checkHead(left, run, next, n)
 			if err != nil {
+				d.damaged++
 				if !yield(nil, err) {
 					return
 				}
 				break // the length cannot be trusted
 			}
-			b := left[:size]
-			left = left[size:]
+			left = left[b.Size():]
 			from := next
-			next = end
-			if end <= d.wanted {
+			next = b.Envelope().EndOffset()
+			if next <= d.wanted {
 				continue
 			}
-			if !d.batch(b, from, yield) {
+			if !d.batch(&b, from, yield) {
 				return
 			}
 		}
@@ -144,46 +156,48 @@ func (d *delivery) iterate(yield func(*message.Message, error) bool) {
 }
 
 // checkHead checks that left begins with a batch that may stand here and returns
-// its size and the offset behind it.
-func (d *delivery) checkHead(left []byte, run *wire.Run, next message.Offset, n uint32) (int, message.Offset, error) {
+// it.
+func (d *delivery) checkHead(left []byte, run *wire.Run, next message.Offset, n uint32) (message.Batch, error) {
 	lim := &d.k.c.cfg.lim
 	lies := func(field, detail string, args ...any) error {
 		return d.at(next, fault.New(fault.ProtocolViolation, "read delivery").WithField(field).WithDetail(detail, args...))
 	}
 	if n >= run.Batches || len(left) == 0 {
-		return 0, 0, lies("batches", "the run of %d batches holds %d", run.Batches, n)
+		return message.Batch{}, lies("batches", "the run of %d batches holds %d", run.Batches, n)
 	}
-	e, err := message.ParseEnvelope(left, lim)
+	b, _, err := message.ParseBatch(left, lim)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return message.Batch{}, lies("body_len", "%v", err)
+	}
+	if err == nil {
+		err = message.VerifyHeader(left, run.Seed)
+	}
 	if err != nil {
-		return 0, 0, d.at(next, err)
+		return message.Batch{}, d.at(next, err)
 	}
-	if e.Bytes() > len(left) {
-		return 0, 0, lies("body_len", "a batch of %d bytes where %d are left", e.Bytes(), len(left))
+	if e := b.Envelope(); n == 0 && e.BaseOffset != run.First || e.BaseOffset < next || e.EndOffset() > run.End {
+		return message.Batch{}, lies("base_offset", "a batch of offsets [%d, %d) in the run [%d, %d)", e.BaseOffset, e.EndOffset(), run.First, run.End)
 	}
-	if err := message.VerifyHeader(left, run.Seed); err != nil {
-		return 0, 0, d.at(next, err)
-	}
-	if n == 0 && e.BaseOffset != run.First || e.BaseOffset < next || e.EndOffset() > run.End {
-		return 0, 0, lies("base_offset", "a batch of offsets [%d, %d) in the run [%d, %d)", e.BaseOffset, e.EndOffset(), run.First, run.End)
-	}
-	return e.Bytes(), e.EndOffset(), nil
+	return b, nil
 }
 
 // batch yields the messages of one encoded batch whose header was checked. It
 // returns false if the application has seen enough.
-func (d *delivery) batch(b []byte, from message.Offset, yield func(*message.Message, error) bool) bool {
+func (d *delivery) batch(b *message.Batch, from message.Offset, yield func(*message.Message, error) bool) bool {
 	lim := &d.k.c.cfg.lim
-	e, err := message.ParseEnvelope(b, lim)
-	if err == nil && e.Attributes.Control() {
+	e := b.Envelope()
+	if e.Attributes.Control() {
 		return true // the broker's own
 	}
 	var section message.Section
 	var body []byte
+	err := message.VerifyBody(b.Bytes())
 	if err == nil {
-		err = message.VerifyBody(b)
+		section, body, err = b.Body()
 	}
-	if err == nil {
-		section, body, err = message.Split(b, &e)
+	if err == nil && d.k.o.unexpired && section.Expiry != 0 && time.Now().UnixMicro() >= section.Expiry {
+		d.expired += uint64(e.Count)
+		return true
 	}
 	if a := e.Attributes.Algorithm(); err == nil && a != message.None {
 		d.body, err = compression.AppendDecompress(d.body[:0], body, a, int(e.UncompressedLen),
@@ -191,19 +205,21 @@ func (d *delivery) batch(b []byte, from message.Offset, yield func(*message.Mess
 		body = d.body
 	}
 	if err != nil {
+		d.damaged++
 		return yield(nil, d.at(from, err))
 	}
-	d.reader.Reset(&e, body, lim)
-	d.reader.SetSection(&section)
+	b.Messages(&d.reader, &section, body, lim)
 	for d.reader.Next(&d.msg) {
 		if d.msg.Offset < d.wanted || !d.inRanges(d.msg.Offset) {
 			continue
 		}
+		d.messages++
 		if !yield(&d.msg, nil) {
 			return false
 		}
 	}
 	if err := d.reader.Err(); err != nil {
+		d.damaged++
 		return yield(nil, d.at(from, err))
 	}
 	return true

@@ -232,8 +232,9 @@ func (s *subscription) deliver(cn *conn, f *frame) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	it := item{sub: s, frame: f, life: message.NewLifecycle(time.Now())}
 	if err != nil || s.gone {
-		k.c.frames.put(f)
+		k.discard(&it, it.life.Created())
 		if err != nil {
 			cn.fail(s.lies(err))
 		}
@@ -243,7 +244,7 @@ func (s *subscription) deliver(cn *conn, f *frame) {
 	if n := len(cn.head.Runs); n > 0 {
 		s.received = max(s.received, cn.head.Runs[n-1].End)
 	}
-	k.arrive(item{sub: s, frame: f})
+	k.arrive(it)
 }
 
 // released notes that n bytes are free again and returns them to the broker in

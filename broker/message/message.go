@@ -44,20 +44,14 @@ type Message struct {
 	// Key chooses the partition and orders messages; nil is no key, which
 	// differs from an empty one.
 	Key []byte
-	// Headers are kept in order; keys may repeat.
-	Headers []Header
+	// Headers are kept in order; names may repeat.
+	Headers Headers
 	// DueTime is the earliest delivery to a queue group, in µs since the Unix
 	// epoch; 0 is at once.
 	DueTime int64
 	// Expiry is when the message stops being worth a delivery, in µs since
 	// the Unix epoch; 0 is never.
 	Expiry int64
-}
-
-// Header is one name and value beside a message's payload.
-type Header struct {
-	Key   string
-	Value []byte
 }
 
 // Bytes is the size that Limits.MessageBytes bounds: key, value and headers'

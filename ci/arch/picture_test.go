@@ -14,9 +14,10 @@ import (
 // Tests may import more: see testsMay.
 const picture = `
 	broker/fault:
-	broker/message:               broker/fault
+	broker/message:               broker/fault broker/message/id
 	broker/mempool:               broker/fault
 	broker/message/id:
+	broker/bus:                   broker/fault
 	broker/compression:           broker/fault broker/message
 	broker/serialization:         broker/fault broker/message
 	broker/config:                broker/fault
@@ -30,11 +31,11 @@ const picture = `
 	broker/storage/memlog:        broker/storage broker/mempool broker/fault broker/message
 	broker/storage/disklog:       broker/storage broker/fault broker/message broker/internal/vfs
 
-	broker/partition:             broker/storage broker/mempool broker/monitor/latency broker/message broker/fault
+	broker/partition:             broker/storage broker/bus broker/mempool broker/monitor/latency broker/message broker/fault
 	broker/topic:                 broker/partition broker/storage broker/mempool broker/wire broker/message broker/message/id broker/fault
 
 	broker/server/evloop:         broker/mempool broker/fault
-	broker/server:                broker/server/evloop broker/topic broker/partition broker/storage broker/mempool broker/monitor/latency broker/wire broker/compression broker/message broker/fault
+	broker/server:                broker/server/evloop broker/topic broker/partition broker/storage broker/bus broker/mempool broker/monitor/latency broker/wire broker/compression broker/message broker/fault
 	broker/monitor:               broker/server broker/server/evloop broker/topic broker/partition broker/storage broker/mempool broker/monitor/latency broker/sysmetrics broker/message broker/fault
 
 	broker/client:                broker/wire broker/compression broker/serialization broker/mempool broker/message broker/message/id broker/fault

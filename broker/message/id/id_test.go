@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
-
-	"github.com/portask/portask/broker/message"
 )
 
 func TestIncreasing(t *testing.T) {
@@ -245,38 +243,6 @@ func TestAllocations(t *testing.T) {
 			t.Errorf("%s allocates %v times, want 0", name, n)
 		}
 	}
-}
-
-// BenchmarkCreate is a message with its id and its time.
-func BenchmarkCreate(b *testing.B) {
-	value := make([]byte, 1024)
-	var m message.Message
-	b.Run("by=generator", func(b *testing.B) {
-		g := NewGenerator()
-		b.ReportAllocs()
-		for b.Loop() {
-			m = message.Message{Value: value}
-			m.ID, m.Timestamp = g.Stamp()
-		}
-	})
-	b.Run("by=processor", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			m = message.Message{Value: value, ID: New()}
-		}
-	})
-	b.Run("by=ulid.Make", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			m = message.Message{Value: value, ID: ulid.Make()}
-		}
-	})
-	b.Run("by=ulid.Make+time.Now", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			m = message.Message{Value: value, ID: ulid.Make(), Timestamp: time.Now().UnixMicro()}
-		}
-	})
 }
 
 func BenchmarkNew(b *testing.B) {
