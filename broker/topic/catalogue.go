@@ -19,6 +19,7 @@ import (
 	"github.com/portask/portask/broker/message/id"
 	"github.com/portask/portask/broker/partition"
 	"github.com/portask/portask/broker/storage"
+	"github.com/portask/portask/broker/wire"
 )
 
 // Topic is one topic. Name, ID, CreatedUs and Partitions are immutable.
@@ -28,6 +29,7 @@ type Topic struct {
 	CreatedUs  int64
 	Partitions []*partition.Partition
 	config     atomic.Pointer[Config]
+	dicts      atomic.Pointer[dictionaries] // stored under Catalogue.mu; see dictionary.go
 }
 
 // Config returns the settings in force.
@@ -65,11 +67,17 @@ type view struct {
 	// named here is ever removed at start: a log the catalogue does not know is
 	// left alone, since the catalogue may be what is wrong.
 	removing []ulid.ULID
+	// spent are names of metadata that may be there and must not stay, as
+	// removing is for logs.
+	spent []string
 }
 
 const (
-	metaName    = "topics"
-	metaVersion = 1
+	metaName = "topics"
+	// metaVersion is the latest version of the catalogue. Version 2 has settings
+	// of compression and encoding, and dictionaries; a catalogue without them is
+	// written as version 1, so that brokers before them can read it.
+	metaVersion = 2
 )
 
 // stored is the catalogue's blob: JSON, since it is small, changes rarely and is
@@ -80,6 +88,9 @@ type stored struct {
 	Topics  []storedTopic `json:"topics"`
 	// Removing are the ids of deleted topics whose logs are not yet known gone.
 	Removing []string `json:"removing,omitempty"`
+	// Spent are names of blobs of dictionaries that belong to no topic: not yet,
+	// or no more.
+	Spent []string `json:"spent,omitempty"`
 }
 
 type storedTopic struct {
@@ -87,6 +98,7 @@ type storedTopic struct {
 	ID        string `json:"id"`
 	CreatedUs int64  `json:"created_us"`
 	Config
+	storedData
 }
 
 // Open loads the catalogue and opens every partition, several at a time. Logs of
@@ -128,6 +140,7 @@ func Open(o Options) (*Catalogue, error) {
 		return nil, err
 	}
 	v.id = ulid.MustParseStrict(st.Cluster)
+	v.spent = c.removeSpent(st.Spent)
 	if err := c.finishRemovals(known, removing); err != nil {
 		return nil, err
 	}
@@ -195,7 +208,12 @@ func (st *stored) check() (all []*Topic, known map[storage.PartitionID]bool, rem
 		names[s.Name] = true
 		t := &Topic{Name: s.Name, ID: id, CreatedUs: s.CreatedUs}
 		cfg := s.Config
+		dicts, err := s.storedData.read(&cfg)
+		if err != nil {
+			return nil, nil, nil, bad("topics", err, "topic %q", s.Name)
+		}
 		t.config.Store(&cfg)
+		t.dicts.Store(dicts)
 		all = append(all, t)
 		for i := range cfg.Partitions {
 			known[storage.PartitionID{Topic: id, Index: i}] = true
@@ -210,6 +228,11 @@ func (st *stored) check() (all []*Topic, known map[storage.PartitionID]bool, rem
 			return nil, nil, nil, bad("removing", nil, "%s is a topic", id)
 		}
 		removing[id] = true
+	}
+	for _, name := range st.Spent {
+		if !isDictionaryName(name) {
+			return nil, nil, nil, bad("spent", nil, "%.80q is no dictionary's", name)
+		}
 	}
 	return all, known, removing, nil
 }
@@ -300,10 +323,11 @@ func inParallel(n int, f func(i int)) {
 
 // store writes the picture v to the engine.
 func (c *Catalogue) store(v *view) error {
-	st := stored{Version: metaVersion, Cluster: v.id.String()}
+	st := stored{Cluster: v.id.String(), Spent: v.spent}
 	for _, t := range v.sorted() {
-		st.Topics = append(st.Topics, storedTopic{Name: t.Name, ID: t.ID.String(), CreatedUs: t.CreatedUs, Config: t.Config()})
+		st.Topics = append(st.Topics, storedTopic{Name: t.Name, ID: t.ID.String(), CreatedUs: t.CreatedUs, Config: t.Config(), storedData: t.data()})
 	}
+	st.Version = st.least()
 	for _, id := range v.removing {
 		st.Removing = append(st.Removing, id.String())
 	}
@@ -327,7 +351,7 @@ func (v *view) sorted() []*Topic {
 }
 
 func (v *view) clone() *view {
-	n := &view{byName: make(map[string]*Topic, len(v.byName)+1), parts: slices.Clone(v.parts), open: v.open, id: v.id, removing: slices.Clone(v.removing)}
+	n := &view{byName: make(map[string]*Topic, len(v.byName)+1), parts: slices.Clone(v.parts), open: v.open, id: v.id, removing: slices.Clone(v.removing), spent: slices.Clone(v.spent)}
 	for k, t := range v.byName {
 		n.byName[k] = t
 	}
@@ -410,6 +434,7 @@ func (c *Catalogue) Create(name string, cfg Config) (*Topic, error) {
 	}
 	t := &Topic{Name: name, ID: id.New(), CreatedUs: time.Now().UnixMicro()}
 	t.config.Store(&cfg)
+	t.dicts.Store(new(dictionaries))
 	if err := c.openPartitions(t, len(v.parts)); err != nil {
 		return nil, errors.Join(err, c.discard(t))
 	}
@@ -462,6 +487,9 @@ func (c *Catalogue) discard(t *Topic) error {
 // Change names the settings that Alter sets; nil keeps one.
 type Change struct {
 	RetentionMs, RetentionBytes, SegmentBytes *int64
+	Compression                               *wire.Choice[message.Algorithm]
+	Level                                     *wire.Choice[uint8]
+	Encoding                                  *wire.Choice[message.Encoding]
 }
 
 // Alter changes settings of a topic. Its partitions and its visibility are for
@@ -484,6 +512,15 @@ func (c *Catalogue) Alter(name string, ch Change) (*Topic, error) {
 		if f.src != nil {
 			*f.dst = *f.src
 		}
+	}
+	if ch.Compression != nil {
+		cfg.Compression = *ch.Compression
+	}
+	if ch.Level != nil {
+		cfg.Level = *ch.Level
+	}
+	if ch.Encoding != nil {
+		cfg.Encoding = *ch.Encoding
 	}
 	if cfg, err = cfg.complete(*c.defaults.Load(), c.opts.Engine); err != nil {
 		return nil, err
@@ -524,6 +561,8 @@ func (c *Catalogue) Delete(name string, gone func(*Topic)) error {
 	}
 	n.open -= len(t.Partitions)
 	n.removing = append(n.removing, t.ID)
+	dicts := t.dicts.Load().names(t.ID)
+	n.spent = append(n.spent, dicts...)
 	if err := c.replace(v, n); err != nil {
 		return err
 	}
@@ -536,6 +575,7 @@ func (c *Catalogue) Delete(name string, gone func(*Topic)) error {
 	}
 	done := n.clone()
 	done.removing = slices.DeleteFunc(done.removing, func(id ulid.ULID) bool { return id == t.ID })
+	done.spent = c.removeSpent(done.spent)
 	return c.replace(n, done)
 }
 

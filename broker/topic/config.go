@@ -12,6 +12,7 @@ import (
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/storage"
+	"github.com/portask/portask/broker/wire"
 )
 
 // Limits of the catalogue.
@@ -38,6 +39,13 @@ type Config struct {
 	RetentionMs    int64            `json:"retention_ms"`
 	RetentionBytes int64            `json:"retention_bytes"` // of one partition
 	SegmentBytes   int64            `json:"segment_bytes"`
+
+	// What producers that were told nothing else are advised to do; the broker's
+	// default where nothing is chosen, whatever that is at the time. Stored by
+	// name, see storedTopic.
+	Compression wire.Choice[message.Algorithm] `json:"-"`
+	Level       wire.Choice[uint8]             `json:"-"` // of package compression
+	Encoding    wire.Choice[message.Encoding]  `json:"-"`
 }
 
 // Retention is the engine's form of the settings.

@@ -55,14 +55,14 @@ func Rebuild(left []byte, logs []storage.PartitionID) (blob []byte, notes []stri
 	if len(left) == 0 || json.Unmarshal(left, &old) != nil {
 		old = stored{}
 	}
-	st := stored{Version: metaVersion, Cluster: old.Cluster, Topics: []storedTopic{}}
+	st := stored{Cluster: old.Cluster, Topics: []storedTopic{}}
 	if _, err := ulid.ParseStrict(st.Cluster); err != nil {
 		st.Cluster = id.New().String()
 		note("the broker has a new cluster id, %s", st.Cluster)
 	}
 	total := 0
 	used := map[string]bool{}
-	add := func(topic ulid.ULID, name string, created int64, why string) {
+	add := func(topic ulid.ULID, name string, created int64, kept storedData, why string) {
 		n := counts[topic]
 		delete(counts, topic)
 		if len(st.Topics) == TopicsMax || total+int(n) > AllPartitionsMax {
@@ -73,7 +73,7 @@ func Rebuild(left []byte, logs []storage.PartitionID) (blob []byte, notes []stri
 		total += int(n)
 		st.Topics = append(st.Topics, storedTopic{Name: name, ID: topic.String(), CreatedUs: created, Config: Config{
 			Partitions: n, Visibility: message.AckDurable, RetentionMs: Unlimited, RetentionBytes: Unlimited, SegmentBytes: rebuiltSegmentBytes,
-		}})
+		}, storedData: kept})
 		note("topic %s, %s: %d partitions, visibility durable, unlimited retention; %s", name, topic, n, why)
 	}
 	for _, t := range old.Topics {
@@ -84,7 +84,14 @@ func Rebuild(left []byte, logs []storage.PartitionID) (blob []byte, notes []stri
 		case message.CheckTopicName("rebuild catalogue", t.Name) != nil || used[t.Name]:
 			note("the name %.300q of topic %s is not used", t.Name, topic)
 		default:
-			add(topic, t.Name, t.CreatedUs, "its name is from the damaged catalogue")
+			// Its batches may need them. If what is said of them is wrong, asking for
+			// one tells.
+			kept := storedData{Dictionaries: t.Dictionaries, Active: t.Active}
+			if _, err := kept.read(new(Config)); err != nil {
+				kept = storedData{}
+				note("the dictionaries of topic %s are not used: %v", topic, err)
+			}
+			add(topic, t.Name, t.CreatedUs, kept, "its name is from the damaged catalogue")
 		}
 	}
 	for _, r := range old.Removing {
@@ -101,8 +108,9 @@ func Rebuild(left []byte, logs []storage.PartitionID) (blob []byte, notes []stri
 	}
 	slices.SortFunc(rest, ulid.ULID.Compare)
 	for _, topic := range rest {
-		add(topic, RecoveredPrefix+topic.String(), int64(topic.Time())*1000, "its name and settings are lost")
+		add(topic, RecoveredPrefix+topic.String(), int64(topic.Time())*1000, storedData{}, "its name and settings are lost")
 	}
+	st.Version = st.least()
 	if blob, err = json.MarshalIndent(&st, "", " "); err == nil {
 		err = Check(blob)
 	}
