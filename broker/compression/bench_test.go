@@ -57,16 +57,26 @@ func BenchmarkDecompress(b *testing.B) {
 	}
 }
 
+// BenchmarkPolicy shows what Threshold saves on bodies that do not compress, and
+// what it costs on others, beside Always, which looks at no sample.
 func BenchmarkPolicy(b *testing.B) {
 	for _, in := range benchInputs(64 << 10) {
-		b.Run("policy=default/size=64KiB/payload="+in.name, func(b *testing.B) {
-			p := DefaultPolicy()
-			dst := make([]byte, 0, Bound(message.Zstd, len(in.b)))
-			b.SetBytes(int64(len(in.b)))
-			b.ReportAllocs()
-			for b.Loop() {
-				dst, _ = p.Compress(dst[:0], in.b)
+		for _, c := range []struct {
+			a message.Algorithm
+			l Level
+		}{{message.Zstd, LevelFastest}, {message.Zstd, LevelSmallest}, {message.Gzip, LevelBalanced}, {message.Brotli, LevelBalanced}} {
+			for _, s := range []Strategy{Always, Threshold} {
+				b.Run(fmt.Sprintf("strategy=%s/algorithm=%s/level=%s/size=64KiB/payload=%s", s, c.a, c.l, in.name), func(b *testing.B) {
+					p := DefaultPolicy()
+					p.Strategy, p.Algorithm, p.Level = s, c.a, c.l
+					dst := make([]byte, 0, p.Bound(len(in.b)))
+					b.SetBytes(int64(len(in.b)))
+					b.ReportAllocs()
+					for b.Loop() {
+						dst, _ = p.Compress(dst[:0], in.b)
+					}
+				})
 			}
-		})
+		}
 	}
 }

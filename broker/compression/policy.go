@@ -14,7 +14,7 @@ type Strategy uint8
 const (
 	Never     Strategy = iota // keep every body raw
 	Always                    // try every body, keep any gain
-	Threshold                 // try bodies of MinBytes, keep gains of MinSaving
+	Threshold                 // try bodies of MinBytes that do not look random, keep gains of MinSaving
 	strategies
 )
 
@@ -48,7 +48,10 @@ type Policy struct {
 	// Dictionary, if not nil, is used for zstd; its readers must have it.
 	Dictionary *Dictionary
 
-	// MinBytes is the smallest body Threshold tries.
+	// MinBytes is the smallest body Threshold tries. From 8 KiB on it looks at a
+	// sample first, for less than a microsecond, and leaves what looks random as
+	// it is; see EstimateRatio. With a dictionary, which knows what the sample
+	// cannot, it always tries, and from 256 bytes on if MinBytes is more.
 	MinBytes int
 	// MinSaving is the part of the input that Threshold wants to save, in
 	// [0, 1): 0.02 keeps outputs of at most 98 %.
@@ -108,7 +111,7 @@ func (p Policy) Compress(dst, src []byte) ([]byte, message.Algorithm) {
 	switch p.Strategy {
 	case Always:
 	case Threshold:
-		if len(src) < p.MinBytes {
+		if !p.try(src) {
 			return dst, message.None
 		}
 		most = min(most, len(src)-int(p.MinSaving*float64(len(src))))
@@ -145,4 +148,16 @@ func (p Policy) Compress(dst, src []byte) ([]byte, message.Algorithm) {
 		}
 		a, level = message.LZ4, LevelFastest
 	}
+}
+
+// dictionaryMinBytes is the smallest body that a dictionary is tried on: what it
+// saves on shorter ones is less than the envelope of the batch.
+const dictionaryMinBytes = 256
+
+// try reports whether Threshold tries src.
+func (p Policy) try(src []byte) bool {
+	if p.Dictionary != nil && p.Algorithm == message.Zstd {
+		return len(src) >= min(p.MinBytes, dictionaryMinBytes)
+	}
+	return len(src) >= p.MinBytes && (len(src) < estimateMinBytes || compressible(src))
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/portask/portask/broker/fault"
@@ -28,6 +29,7 @@ func TestPolicy(t *testing.T) {
 		{"below threshold", DefaultPolicy(), text(1023), message.None},
 		{"at threshold", DefaultPolicy(), text(1024), message.Zstd},
 		{"saving too small", Policy{Strategy: Threshold, Algorithm: message.Zstd, MinSaving: 0.9}, text(5000), message.None},
+		{"looks random", DefaultPolicy(), random(64 << 10), message.None},
 		{"mixed, half saved", Policy{Strategy: Threshold, Algorithm: message.LZ4, MinSaving: 0.4}, append(random(5000), make([]byte, 5000)...), message.LZ4},
 		{"mixed, not enough", Policy{Strategy: Threshold, Algorithm: message.LZ4, MinSaving: 0.6}, append(random(5000), make([]byte, 5000)...), message.None},
 		{"beyond the ratio", DefaultPolicy(), make([]byte, 4<<20), message.LZ4},
@@ -56,6 +58,31 @@ func TestPolicy(t *testing.T) {
 				t.Errorf("reader with default limits: %v", err)
 			}
 		})
+	}
+}
+
+// TestPolicyDoesNotTry: what looks random costs a look and no trial.
+func TestPolicyDoesNotTry(t *testing.T) {
+	p := Policy{Strategy: Threshold, Algorithm: message.Brotli, Level: LevelSmallest, MinBytes: 1024, MinSaving: 0.02}
+	src := random(64 << 10)
+	out, a := p.Compress(nil, src)
+	if a != message.None || cap(out) != 0 { // a trial would have taken Bound's room
+		t.Errorf("%s, room for %d bytes taken", a, cap(out))
+	}
+	p.Strategy = Always
+	if out, a = p.Compress(nil, src); a != message.None || cap(out) == 0 {
+		t.Errorf("%s, room for %d bytes taken: Always tries", a, cap(out))
+	}
+	// Every kind of body that the algorithm would have saved 5 % of is compressed.
+	p = DefaultPolicy()
+	for i, k := range payloads() {
+		src := k.make(64<<10, rand.New(rand.NewPCG(3, uint64(i))))
+		p.Strategy = Always
+		tried, _ := p.Compress(nil, src)
+		p.Strategy = Threshold
+		if out, a := p.Compress(nil, src); len(tried) > 0 && len(tried) < len(src)*19/20 && (a == message.None || len(out) != len(tried)) {
+			t.Errorf("%s: %d bytes became %d by Always, %s by Threshold", k.name, len(src), len(tried), a)
+		}
 	}
 }
 
