@@ -1,6 +1,7 @@
 package serialization
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -59,8 +60,9 @@ func decodeBatch(src []byte, c Codec, ms []message.Message) ([]message.Message, 
 	return ms, nil
 }
 
-// Decoder reads whole messages from a stream. It holds at most Limits.Bytes and
-// belongs to one goroutine at a time.
+// Decoder reads a stream of items, one behind the other: whole messages (Next),
+// or values (Value). It holds at most Limits.Bytes and belongs to one goroutine
+// at a time.
 type Decoder struct {
 	c    Codec
 	r    io.Reader
@@ -68,8 +70,9 @@ type Decoder struct {
 	scan jsonScan // of the item at start, so that nothing is looked at twice
 
 	buf        []byte
-	start, end int // unread bytes are buf[start:end]
-	count      int // messages returned
+	start, end int  // unread bytes are buf[start:end]
+	count      int  // items returned
+	ended      bool // r has no more
 	err        error
 }
 
@@ -115,6 +118,48 @@ func (d *Decoder) Next(ms []message.Message) ([]message.Message, error) {
 	return ms, err
 }
 
+// Value returns the next item as it stands in the stream, white space around it
+// included, valid until the next call; whether it is more than well-formed is
+// for [Codec.DecodeValue] to say. Errors as of Next.
+func (d *Decoder) Value() ([]byte, error) {
+	if d.err != nil {
+		return nil, d.err
+	}
+	n, err := d.first()
+	for n == 0 && err == nil {
+		if err = d.fill(); err == nil {
+			n, err = d.first()
+		}
+	}
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			err = fmt.Errorf("value %d: %w", d.count, err)
+		}
+		d.err = err
+		return nil, err
+	}
+	item := d.buf[d.start : d.start+n : d.start+n]
+	d.start += n
+	d.count++
+	return item, nil
+}
+
+// first returns the length of the item at the front of the buffer, 0 if it is
+// not whole. A number or word of JSON ends where something else begins: at the
+// end of the buffer that is known at the end of the stream only.
+func (d *Decoder) first() (int, error) {
+	for {
+		b := d.buf[d.start:d.end]
+		n, err := d.size(b)
+		if n == 0 || n < len(b) || d.ended || d.c.Encoding() != message.JSON || bytes.IndexByte([]byte("}]\" \n\r\t"), b[n-1]) >= 0 {
+			return n, err
+		}
+		if err := d.read(); err != nil && !errors.Is(err, io.EOF) {
+			return 0, err
+		}
+	}
+}
+
 // whole returns the length of all items that are whole in the buffer.
 func (d *Decoder) whole() (int, error) {
 	total := 0
@@ -137,8 +182,29 @@ func (d *Decoder) size(b []byte) (int, error) {
 	return d.c.Size(b)
 }
 
-// fill reads more into the buffer, which is doubled if one item fills it.
+// fill reads more; io.EOF if nothing is left of the stream, and another error if
+// something is that is no item.
 func (d *Decoder) fill() error {
+	err := d.read()
+	if !errors.Is(err, io.EOF) {
+		return err
+	}
+	rest := d.buf[d.start:d.end]
+	if d.c.Encoding() == message.JSON {
+		rest = rest[skipSpace(rest, 0):]
+	}
+	if len(rest) == 0 {
+		return io.EOF
+	}
+	return corrupt("read messages", d.end-d.start, "the stream ends within a message").WithCause(io.ErrUnexpectedEOF)
+}
+
+// read reads more into the buffer, which is doubled if one item fills it; io.EOF
+// if there is no more.
+func (d *Decoder) read() error {
+	if d.ended {
+		return io.EOF
+	}
 	if d.start > 0 {
 		d.end = copy(d.buf, d.buf[d.start:d.end])
 		d.start = 0
@@ -157,14 +223,8 @@ func (d *Decoder) fill() error {
 		case n > 0:
 			return nil
 		case errors.Is(err, io.EOF):
-			rest := d.buf[:d.end]
-			if d.c.Encoding() == message.JSON {
-				rest = rest[skipSpace(rest, 0):]
-			}
-			if len(rest) == 0 {
-				return io.EOF
-			}
-			return corrupt("read messages", d.end, "the stream ends within a message").WithCause(io.ErrUnexpectedEOF)
+			d.ended = true
+			return io.EOF
 		case err != nil:
 			return fault.New(fault.CodeOf(err), "read messages").WithCause(err)
 		}

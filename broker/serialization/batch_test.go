@@ -169,3 +169,67 @@ func TestDecoderErrors(t *testing.T) {
 		}
 	}
 }
+
+// values reads all of a stream.
+func values(d *Decoder) (all []string, err error) {
+	for {
+		v, err := d.Value()
+		if err != nil {
+			again, same := d.Value()
+			if again != nil || same != err {
+				return all, fmt.Errorf("then %q, %w", again, same)
+			}
+			return all, err
+		}
+		all = append(all, string(bytes.TrimSpace(v)))
+	}
+}
+
+// However the bytes come in, the same values come out: also those that end only
+// where the next begins.
+func TestDecoderValues(t *testing.T) {
+	lim := DefaultOptions().Limits
+	for _, tt := range []struct {
+		c    Codec
+		in   string
+		want []string
+	}{
+		{codec(t, message.JSON), "{\"a\":\n  1}\n[2,\n3] 12 345\ttrue\"x y\"\"\" null\r\n-1.5e3", []string{"{\"a\":\n  1}", "[2,\n3]", "12", "345", "true", `"x y"`, `""`, "null", "-1.5e3"}},
+		{codec(t, message.JSON), " 7 ", []string{"7"}},
+		{codec(t, message.JSON), "\n", nil},
+		{codec(t, message.CBOR), "\x01\x82\x01\x02\x61a", []string{"\x01", "\x82\x01\x02", "\x61a"}},
+		{codec(t, message.MessagePack), "\x01\x92\x01\x02\xa1a", []string{"\x01", "\x92\x01\x02", "\xa1a"}},
+	} {
+		for name, r := range map[string]io.Reader{
+			"whole":    strings.NewReader(tt.in),
+			"with EOF": iotest.DataErrReader(strings.NewReader(tt.in)),
+			"by bytes": iotest.OneByteReader(strings.NewReader(tt.in)),
+			"halves":   iotest.HalfReader(strings.NewReader(tt.in)),
+		} {
+			got, err := values(NewDecoder(r, tt.c, lim))
+			if !slices.Equal(got, tt.want) || err != io.EOF {
+				t.Errorf("%v, %s: %q, %v; want %q", tt.c.Encoding(), name, got, err, tt.want)
+			}
+		}
+	}
+	// A value that was typed in full does not wait for the next.
+	r, w := io.Pipe()
+	defer w.Close()
+	go io.WriteString(w, "12\n")
+	if v, err := NewDecoder(r, codec(t, message.JSON), lim).Value(); string(v) != "12\n" || err != nil {
+		t.Errorf("%q, %v", v, err)
+	}
+	lim.Bytes = 100
+	for in, want := range map[string]error{
+		"1 {\"a\":":                     fault.Corrupted,
+		"1 2]":                          fault.Corrupted,
+		"1 " + strings.Repeat("9", 200): fault.TooLarge,
+		"1 " + strings.Repeat("[", 50):  fault.TooLarge,
+	} {
+		got, err := values(NewDecoder(iotest.OneByteReader(strings.NewReader(in)), codec(t, message.JSON), lim))
+		n := len(got)
+		if n == 0 || got[0] != "1" || !errors.Is(err, want) || !strings.Contains(err.Error(), fmt.Sprintf("value %d:", n)) {
+			t.Errorf("%.20q: %q, %v", in, got, err)
+		}
+	}
+}

@@ -94,6 +94,38 @@ func (c *jsonCodec) DecodeValue(src []byte, v any) error {
 	return err
 }
 
+// layout appends src, a value in JSON, in the layout of the options: nothing else
+// of it changes, not even the digits of a number. The compact form without
+// escapes, which every reader takes, is whatever src has.
+func (c *jsonCodec) layout(dst, src []byte) ([]byte, error) {
+	if c.o.Indent == "" && !c.o.EscapeHTML {
+		return append(dst, src...), nil
+	}
+	err := c.check(src)
+	if err == nil {
+		err = jsonError(json.Unmarshal(src, new(json.RawMessage)))
+	}
+	if err != nil {
+		return dst, err
+	}
+	out, err := appendWith(dst, func(b *bytes.Buffer) error {
+		if c.o.Indent == "" {
+			json.HTMLEscape(b, src)
+			return nil
+		}
+		if c.o.EscapeHTML {
+			var escaped bytes.Buffer
+			json.HTMLEscape(&escaped, src)
+			src = escaped.Bytes()
+		}
+		return json.Indent(b, src, "", c.o.Indent)
+	})
+	if err != nil {
+		return dst, jsonError(err)
+	}
+	return out, nil
+}
+
 // jsonError sorts the library's errors: bad syntax, or a value that does not
 // fit.
 func jsonError(err error) error {

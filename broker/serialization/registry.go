@@ -86,9 +86,13 @@ func (r *Registry) Decode(m *message.Message, v any) error {
 // the other encoding has no form for is fault.Invalid or changes: bytes become
 // text in base64 in JSON, and a float without a fraction that went through JSON
 // comes back as an integer. Keys of maps are sorted where the options say so.
+// JSON that stays JSON keeps every value and gets the layout of the options.
 // Raw bytes become a byte string (in JSON, text if they are UTF-8); raw is
 // made of text and byte strings only.
 func (r *Registry) Transcode(dst, src []byte, from, to message.Encoding) ([]byte, error) {
+	if c, ok := r.codecs[message.JSON].(*jsonCodec); ok && from == to && to == message.JSON {
+		return c.layout(dst, src)
+	}
 	if from == to {
 		return append(dst, src...), nil
 	}

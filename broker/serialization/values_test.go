@@ -353,3 +353,36 @@ func TestRegistryWith(t *testing.T) {
 		t.Errorf("the default registry changed: %q, %v", m.Value, err)
 	}
 }
+
+// JSON that stays JSON changes its layout, and nothing else.
+func TestLayout(t *testing.T) {
+	const in = `{"b":1.10,"a":[10000000000000000000000,"<&>"],"c":{}}`
+	for _, tt := range []struct {
+		o    JSONOptions
+		want string
+	}{
+		{JSONOptions{}, in},
+		{JSONOptions{EscapeHTML: true}, `{"b":1.10,"a":[10000000000000000000000,"\u003c\u0026\u003e"],"c":{}}`},
+		{JSONOptions{Indent: " "}, "{\n \"b\": 1.10,\n \"a\": [\n  10000000000000000000000,\n  \"<&>\"\n ],\n \"c\": {}\n}"},
+		{JSONOptions{Indent: "\t", EscapeHTML: true}, "{\n\t\"b\": 1.10,\n\t\"a\": [\n\t\t10000000000000000000000,\n\t\t\"\\u003c\\u0026\\u003e\"\n\t],\n\t\"c\": {}\n}"},
+	} {
+		o := DefaultOptions()
+		o.JSON = tt.o
+		r, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := r.Transcode([]byte("x"), []byte(in), message.JSON, message.JSON)
+		if string(got) != "x"+tt.want || err != nil {
+			t.Errorf("%+v: %s, %v; want %s", tt.o, got, err, tt.want)
+		}
+		if tt.o == (JSONOptions{}) {
+			continue
+		}
+		for _, bad := range []string{"", "{", "[1,]", "\xff", `"` + "\xff" + `"`, "1 2"} {
+			if got, err := r.Transcode([]byte("x"), []byte(bad), message.JSON, message.JSON); !errors.Is(err, fault.Corrupted) || string(got) != "x" {
+				t.Errorf("%+v, %q: %q, %v", tt.o, bad, got, err)
+			}
+		}
+	}
+}

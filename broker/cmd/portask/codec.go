@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/serialization"
@@ -22,11 +21,11 @@ func parseCodec(s string) (message.Encoding, error) {
 }
 
 // wholeCodec returns the codec of --messages.
-func wholeCodec(e message.Encoding) (serialization.Codec, error) {
+func wholeCodec(r *serialization.Registry, e message.Encoding) (serialization.Codec, error) {
 	if e == message.Raw {
 		return nil, usagef("--messages: name their encoding with --codec: cbor, json or msgpack")
 	}
-	return serialization.Default().Codec(e)
+	return r.Codec(e)
 }
 
 // readJSON returns the Go value of a line or file of JSON.
@@ -41,28 +40,10 @@ func readJSON(b []byte) (v any, err error) {
 // eachMessage calls fn for each whole message of the files, or of stdin if there
 // are none. The message is valid during the call. An error of fn ends it.
 func eachMessage(c serialization.Codec, files []string, stdin io.Reader, fn func(at place, m *message.Message) error) error {
-	if len(files) == 0 {
-		files = []string{"-"}
-	}
-	for _, name := range files {
-		if err := messagesOf(c, name, stdin, fn); err != nil {
-			return err
-		}
-	}
-	return nil
+	return eachStream(files, stdin, func(name string, r io.Reader) error { return messagesOf(c, name, r, fn) })
 }
 
 func messagesOf(c serialization.Codec, name string, r io.Reader, fn func(at place, m *message.Message) error) error {
-	if name == "-" {
-		name = "stdin"
-	} else {
-		f, err := os.Open(name)
-		if err != nil {
-			return notFound(err)
-		}
-		defer f.Close()
-		r = f
-	}
 	d := serialization.NewDecoder(r, c, serialization.DefaultOptions().Limits)
 	var ms []message.Message
 	for n := 0; ; {
@@ -85,17 +66,19 @@ func messagesOf(c serialization.Codec, name string, r io.Reader, fn func(at plac
 
 // transcoder turns values into one encoding, whatever they come in.
 type transcoder struct {
-	to  message.Encoding // Raw: values stay as they are stored
-	buf []byte
+	codecs *serialization.Registry
+	to     message.Encoding // Raw: values stay as they are stored
+	layout bool             // values that are in that encoding already get the codecs' layout
+	buf    []byte
 }
 
 // value returns the value of m, valid until the next call.
 func (t *transcoder) value(m *message.Message) ([]byte, error) {
-	if t.to == message.Raw || m.Encoding == t.to || m.Value == nil {
+	if t.to == message.Raw || m.Value == nil || m.Encoding == t.to && !t.layout {
 		return m.Value, nil
 	}
 	var err error
-	if t.buf, err = serialization.Default().Transcode(t.buf[:0], m.Value, m.Encoding, t.to); err != nil {
+	if t.buf, err = t.codecs.Transcode(t.buf[:0], m.Value, m.Encoding, t.to); err != nil {
 		return nil, fmt.Errorf("offset %d: %w", m.Offset, err)
 	}
 	return t.buf, nil

@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"sync/atomic"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +26,12 @@ type consumeFlags struct {
 	follow     bool
 	format     string
 	codec      string
+	pretty     bool
+	escape     bool
 	messages   bool
+	where      []string
+	unexpired  bool
+	stats      bool
 }
 
 func newConsume(g *globals) *cobra.Command {
@@ -46,6 +52,8 @@ away for as long.
 
 --format prints each message; --output json prints one JSON object a line instead:
 ` + formatHelp + `
+--where prints only the messages whose headers are as it says; given more than once, all must hold:
+` + whereHelp + `
 --codec prints values in another encoding than they are stored in, whatever that is: json makes every value readable.
 --messages prints whole messages in that encoding, for ` + "`portask produce --messages`" + ` and other programs.`,
 		Args: exactArgs("TOPIC"),
@@ -59,7 +67,12 @@ away for as long.
 	f.Int64VarP(&o.count, "count", "n", 0, "stop after so many messages; 0 is no limit")
 	f.BoolVarP(&o.follow, "follow", "f", false, "wait for new messages")
 	f.StringVar(&o.codec, "codec", "raw", "how values are printed: "+codecNames+"; raw is as they are stored")
+	f.BoolVar(&o.pretty, "pretty", false, "with --codec json: over several lines, indented")
+	f.BoolVar(&o.escape, "escape-html", false, "with --codec json: <, > and & as escapes, to be put into HTML")
 	f.BoolVar(&o.messages, "messages", false, "print whole messages, encoded as --codec says")
+	f.StringArrayVar(&o.where, "where", nil, "only messages with such a header; may be repeated")
+	f.BoolVar(&o.unexpired, "skip-expired", false, "leave out messages whose time is over")
+	f.BoolVar(&o.stats, "stats", false, "say at the end, on standard error, how much came and how long it waited and took")
 	f.StringVar(&o.format, "format", `%v\n`, "how a message is printed")
 	return cmd
 }
@@ -69,6 +82,7 @@ type consumed struct {
 	topic  string
 	print  func(dst []byte, r *record) ([]byte, error)
 	values transcoder
+	where  conditions
 	whole  serialization.Codec // of --messages, instead of print; nil without
 	remain int64               // messages to print; below 0 is no limit
 	// ends are the offsets at which each partition is done; nil with --follow.
@@ -96,14 +110,17 @@ func consume(ctx context.Context, g *globals, o *consumeFlags, topic string, std
 	if run.remain == 0 {
 		run.remain = -1
 	}
-	if run.values.to, err = parseCodec(o.codec); err != nil {
+	if run.values, err = o.transcoder(); err != nil {
+		return err
+	}
+	if run.where, err = parseConditions(o.where); err != nil {
 		return err
 	}
 	if g.output == "json" {
 		run.print = appendJSON
 	}
 	if o.messages {
-		if run.whole, err = wholeCodec(run.values.to); err != nil {
+		if run.whole, err = wholeCodec(run.values.codecs, run.values.to); err != nil {
 			return err
 		}
 	}
@@ -118,6 +135,9 @@ func consume(ctx context.Context, g *globals, o *consumeFlags, topic string, std
 			return err
 		}
 		defer k.Close()
+		if o.stats {
+			defer func() { printStats(stderr, k.Stats()) }()
+		}
 		w.on(func() waitState { return run.waits(k, g.bounded) })
 		return run.loop(ctx, k, stdout, stderr)
 	})
@@ -137,6 +157,9 @@ func (run *consumed) open(ctx context.Context, g *globals, o *consumeFlags, c *c
 		}
 	}
 	opts := []client.ConsumerOption{client.From(from.client())}
+	if o.unexpired {
+		opts = append(opts, client.SkipExpired())
+	}
 	if len(o.partitions) > 0 {
 		opts = append(opts, client.Partitions(parts...))
 	}
@@ -154,6 +177,32 @@ func (run *consumed) waits(k *client.Consumer, bounded bool) waitState {
 		s.what = "the broker sends nothing"
 	}
 	return s
+}
+
+// transcoder is what --codec, --pretty and --escape-html make of values.
+func (o *consumeFlags) transcoder() (t transcoder, err error) {
+	if t.to, err = parseCodec(o.codec); err != nil {
+		return t, err
+	}
+	options := serialization.DefaultOptions()
+	if o.pretty {
+		options.JSON.Indent = "  "
+	}
+	options.JSON.EscapeHTML = o.escape
+	if t.layout = o.pretty || o.escape; t.layout && t.to != message.JSON {
+		return t, usagef("--pretty and --escape-html need --codec json")
+	}
+	t.codecs, err = serialization.New(options)
+	return t, err
+}
+
+// printStats says what a consumer did.
+func printStats(w io.Writer, s client.ConsumerStats) {
+	each := func(d time.Duration) time.Duration {
+		return (d / time.Duration(max(1, s.Deliveries))).Round(time.Microsecond)
+	}
+	fmt.Fprintf(w, "%d messages in %d deliveries, %s; a delivery waited %v and took %v; %d messages expired, %d batches damaged\n",
+		s.Messages, s.Deliveries, sizeText(int64(s.Bytes)), each(s.Waiting), each(s.Processing), s.Expired, s.Damaged)
 }
 
 func (s start) client() client.Start {
@@ -291,6 +340,9 @@ func (run *consumed) wanted(b *client.Batch, stderr io.Writer) iter.Seq[*message
 			}
 			if bounded && m.Offset >= end || run.remain == 0 {
 				return
+			}
+			if !run.where.hold(m) {
+				continue
 			}
 			run.remain = max(run.remain-1, -1)
 			if !yield(m) || run.remain == 0 {

@@ -28,7 +28,8 @@ type format []verb
 const formatHelp = `  %t  topic            %k  key               %T  time (RFC 3339, UTC)
   %p  partition        %v  value             %u  time in microseconds since 1970
   %o  offset           %s  size of the value %h  headers as name=value, comma-separated
-  %i  message id       %%  a percent sign    \n \t \r \0 \\ \xHH  bytes
+  %i  message id       %a  age by its time   %H{NAME}  value of the first header of that name
+  %%  a percent sign   \n \t \r \0 \\ \xHH  bytes
   %k, %v and %h take {hex} or {base64}: %v{hex}
 `
 
@@ -117,6 +118,15 @@ func parseEscape(s string) (b byte, n int, err error) {
 }
 
 func parseVerb(name byte, modifier string) (verb, error) {
+	if name == 'H' {
+		if modifier == "" {
+			return nil, usagef("format: %%H wants the name of a header: %%H{trace}")
+		}
+		return func(dst []byte, r *record) []byte {
+			v, _ := r.Message.Headers.Bytes(modifier) // nothing if there is none
+			return append(dst, v...)
+		}, nil
+	}
 	encode, err := parseModifier(modifier)
 	if err != nil {
 		return nil, err
@@ -139,6 +149,10 @@ func parseVerb(name byte, modifier string) (verb, error) {
 		return func(dst []byte, r *record) []byte { return strconv.AppendInt(dst, int64(len(r.Message.Value)), 10) }, nil
 	case 'i':
 		return func(dst []byte, r *record) []byte { return append(dst, idText(r.Message)...) }, nil
+	case 'a':
+		return func(dst []byte, r *record) []byte {
+			return append(dst, r.Message.Age(time.Now()).Round(time.Microsecond).String()...)
+		}, nil
 	case 'T':
 		return func(dst []byte, r *record) []byte { return timeOf(r.Message).AppendFormat(dst, timeLayout) }, nil
 	case 'u':
@@ -174,7 +188,7 @@ func parseModifier(s string) (func(dst, src []byte) []byte, error) {
 // timeLayout is RFC 3339 with microseconds, the resolution of a timestamp.
 const timeLayout = "2006-01-02T15:04:05.000000Z07:00"
 
-func timeOf(m *message.Message) time.Time { return time.UnixMicro(m.Timestamp).UTC() }
+func timeOf(m *message.Message) time.Time { return m.Time().UTC() }
 
 // idText is the message's id, empty if it has none.
 func idText(m *message.Message) string {

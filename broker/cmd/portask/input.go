@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/portask/portask/broker/fault"
 )
@@ -156,22 +155,4 @@ func unescape(s string) ([]byte, error) {
 		i += n - 1
 	}
 	return out, nil
-}
-
-// parseHeaders reads name=value pairs.
-func parseHeaders(pairs []string) ([]headerPair, error) {
-	var out []headerPair
-	for _, p := range pairs {
-		name, value, ok := strings.Cut(p, "=")
-		if !ok || name == "" {
-			return nil, usagef("--header %q: want name=value", p)
-		}
-		out = append(out, headerPair{name, []byte(value)})
-	}
-	return out, nil
-}
-
-type headerPair struct {
-	name  string
-	value []byte
 }

@@ -28,7 +28,11 @@ type produceFlags struct {
 	linger    time.Duration
 	codec     string
 	messages  bool
+	values    bool
 	ids       bool
+	trace     bool
+	expire    time.Duration
+	mediaType string
 
 	encoding message.Encoding    // of --codec
 	source   serialization.Codec // of --messages
@@ -45,6 +49,7 @@ first failure and names the line. While the broker is away, or has no room, it s
 answered for --timeout it ends.
 
 With --codec each line, or file, is JSON, and is sent in that encoding; every batch names it, so that consumers know.
+--values reads JSON values one behind the other instead, over several lines or many in one.
 With --messages the input is whole messages in that encoding, as ` + "`portask consume --messages`" + ` prints them: keys, headers,
 ids and times are kept, offsets are not.
 
@@ -65,25 +70,29 @@ ids and times are kept, offsets are not.
 	f.BoolVar(&o.whole, "whole", false, "each file is one message")
 	f.StringVar(&o.separator, "key-separator", "", `what stands between key and value in a line (escapes: \t, \xHH)`)
 	f.StringVar(&o.key, "key", "", "key of every message")
-	f.StringArrayVarP(&o.headers, "header", "H", nil, "header of every message, name=value; may be repeated")
+	f.StringArrayVarP(&o.headers, "header", "H", nil, "header of every message, name=value, or name:=value for a number, true, false or a time; may be repeated")
+	f.StringVar(&o.mediaType, "content-type", "", "header content-type of every message: the media type of its value")
+	f.BoolVar(&o.trace, "trace", false, "begin a W3C trace, and send a span of it with each message")
+	f.DurationVar(&o.expire, "expire", 0, "messages are worth nothing any more after this long, rounded up to a second")
 	f.IntVar(&o.partition, "partition", -1, "partition; chosen by key, or in turn, if not given")
 	f.StringVar(&o.ack, "ack", "durable", "none, accepted or durable")
 	f.StringVar(&o.algorithm, "compression", "zstd", "none, gzip, snappy, lz4, zstd or brotli")
 	f.StringVar(&o.strategy, "compress", "threshold", "always, never, or threshold: batches from 1 KiB, if it saves something")
 	f.StringVar(&o.codec, "codec", "raw", "how values are encoded: "+codecNames+"; but for raw, the input is JSON")
 	f.BoolVar(&o.ids, "id", false, "give every message that has none an identifier, a ULID")
+	f.BoolVar(&o.values, "values", false, "the input is a stream of JSON values, not lines; with --codec")
 	f.BoolVar(&o.messages, "messages", false, "the input is whole messages, encoded as --codec says")
 	f.DurationVar(&o.linger, "linger", 5*time.Millisecond, "how long a batch may wait to fill")
 	return cmd
 }
 
 // options checks the flags that are the command's own.
-func (o *produceFlags) options() (opts []client.ProducerOption, headers []message.Header, err error) {
+func (o *produceFlags) options() (opts []client.ProducerOption, headers message.Headers, err error) {
 	if o.encoding, err = parseCodec(o.codec); err != nil {
 		return nil, nil, err
 	}
 	if o.messages {
-		if o.source, err = wholeCodec(o.encoding); err != nil {
+		if o.source, err = wholeCodec(serialization.Default(), o.encoding); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -101,12 +110,14 @@ func (o *produceFlags) options() (opts []client.ProducerOption, headers []messag
 	if policy.Algorithm == message.None {
 		policy.Strategy = compression.Never
 	}
-	pairs, err := parseHeaders(o.headers)
-	if err != nil {
+	if headers, err = parseHeaders(o.headers); err != nil {
 		return nil, nil, err
 	}
-	for _, p := range pairs {
-		headers = append(headers, message.Header{Key: p.name, Value: p.value})
+	if o.mediaType != "" {
+		headers.SetContentType(o.mediaType)
+	}
+	if o.expire < 0 {
+		return nil, nil, usagef("--expire %v: want a time to come", o.expire)
 	}
 	opts = []client.ProducerOption{client.WithAck(level), client.WithCompression(policy), client.WithLinger(o.linger), client.WithIDs(o.ids)}
 	if !o.messages { // those say it themselves
@@ -139,8 +150,11 @@ func produce(ctx context.Context, g *globals, o *produceFlags, topic string, fil
 	if o.whole && len(files) == 0 {
 		return usagef("--whole: name the files; - is standard input")
 	}
-	if o.messages && (o.whole || len(separator) > 0 || o.key != "" || len(headers) > 0) {
-		return usagef("--messages: the messages are whole; --whole, --key, --key-separator and --header have no meaning")
+	if o.messages && (o.whole || o.values || len(separator) > 0 || o.key != "" || len(headers) > 0 || o.trace || o.expire > 0) {
+		return usagef("--messages: the messages are whole; --whole, --values, --key, --key-separator, --header, --content-type, --trace and --expire have no meaning")
+	}
+	if o.values && (o.whole || len(separator) > 0 || o.encoding == message.Raw) {
+		return usagef("--values: needs --codec cbor, json or msgpack; --whole and --key-separator have no meaning")
 	}
 	if o.whole && len(separator) > 0 {
 		return usagef("--key-separator splits lines; it has no meaning with --whole")
@@ -214,32 +228,9 @@ func (s *sending) one(ctx context.Context, at place, m *message.Message) error {
 	return nil
 }
 
-// lines sends each line or file of in.
-func (s *sending) lines(ctx context.Context, o *produceFlags, in *input, headers []message.Header) error {
-	var m message.Message // one for all: the producer copies it
-	return in.each(func(at place, key, value []byte) error {
-		if key == nil && o.key != "" {
-			key = []byte(o.key)
-		}
-		m.Key, m.Headers = key, headers
-		if o.encoding == message.Raw {
-			m.Value = value
-			return s.one(ctx, at, &m)
-		}
-		v, err := readJSON(value)
-		if err == nil {
-			err = s.p.Encode(&m, v)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", at, err)
-		}
-		return s.one(ctx, at, &m)
-	})
-}
-
 // send passes every message of in to the producer and waits for the answers.
 // The first failure, of reading, sending or of an answer, ends it.
-func send(ctx context.Context, p *client.Producer, o *produceFlags, in *input, headers []message.Header) (produceReport, error) {
+func send(ctx context.Context, p *client.Producer, o *produceFlags, in *input, headers message.Headers) (produceReport, error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	s := &sending{p: p, partition: o.partition, stop: stop}
@@ -247,10 +238,14 @@ func send(ctx context.Context, p *client.Producer, o *produceFlags, in *input, h
 	// the next line.
 	read := make(chan error, 1)
 	go func() {
-		if o.messages {
-			read <- eachMessage(o.source, in.files, in.stdin, func(at place, m *message.Message) error { return s.one(ctx, at, m) })
-		} else {
-			read <- s.lines(ctx, o, in, headers)
+		one := func(at place, m *message.Message) error { return s.one(ctx, at, m) }
+		switch k := newMaker(o, p, headers, one); {
+		case o.messages:
+			read <- eachMessage(o.source, in.files, in.stdin, one)
+		case o.values:
+			read <- k.values(in)
+		default:
+			read <- in.each(k.one)
 		}
 	}()
 	var err error
