@@ -64,6 +64,7 @@ func newRoot() *cobra.Command {
 		newTopic(g),
 		newProduce(g),
 		newConsume(g),
+		newTop(g),
 		newLog(g),
 		newConfig(g),
 		newDoctor(g),
