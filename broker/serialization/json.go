@@ -4,11 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"unicode/utf8"
-
-	"github.com/oklog/ulid/v2"
 
 	"github.com/portask/portask/broker/message"
 )
@@ -18,7 +15,9 @@ const (
 	opDecodeJSON = "decode json"
 )
 
-// jsonCodec is encoding/json between bounds.
+// jsonCodec does values by encoding/json between bounds, and whole messages by
+// hand (json_message.go), with the library for other forms than AppendMessage
+// writes.
 type jsonCodec struct {
 	o   JSONOptions
 	lim Limits
@@ -181,193 +180,72 @@ func (s *jsonScan) value(b []byte, lim *Limits) (int, error) {
 		}
 		s.elements = 1
 	}
-	for s.pos < len(b) {
-		c := b[s.pos]
-		s.pos++
-		switch {
-		case s.quoted:
-			switch c {
-			case '"':
-				s.quoted = false
-			case '\\':
-				s.pos++
-				continue
-			default:
+	pos, quoted := s.pos, s.quoted
+	for pos < len(b) {
+		if quoted {
+			for pos < len(b) && b[pos] != '"' && b[pos] != '\\' {
+				pos++
+			}
+			if pos >= len(b) {
+				break
+			}
+			if b[pos] == '\\' {
+				pos += 2 // perhaps behind the end, where it goes on
 				continue
 			}
-		case c == '"':
-			s.quoted = true
+			pos++
+			quoted = false
+			if s.depth == 0 {
+				return skipSpace(b, pos), nil
+			}
 			continue
-		case c == '{' || c == '[':
+		}
+		c := b[pos]
+		pos++
+		switch jsonMarks[c] {
+		case 0:
+			if s.depth > 0 {
+				continue
+			}
+			// A number or a word: up to a delimiter.
+			for pos < len(b) && jsonMarks[b[pos]] == 0 && skipSpace(b[pos:pos+1], 0) == 0 {
+				pos++
+			}
+		case '"':
+			quoted = true
+			continue
+		case '{':
 			if s.depth++; s.depth > lim.Depth {
 				return 0, tooLarge(opDecodeJSON, "depth", s.depth, lim.Depth)
 			}
 			s.elements++ // the first, which no comma announces, if there is one
-		case c == ',' || c == ':':
+		case ',':
 			if s.depth == 0 {
-				return 0, corrupt(opDecodeJSON, s.pos-1, "%q outside of an array or object", c)
+				return 0, corrupt(opDecodeJSON, pos-1, "%q outside of an array or object", c)
 			}
 			s.elements++
-		case c == '}' || c == ']':
+		case '}':
 			if s.depth--; s.depth < 0 {
-				return 0, corrupt(opDecodeJSON, s.pos-1, "%q closes nothing", c)
-			}
-		case s.depth == 0: // a number or a word: up to a delimiter
-			for s.pos < len(b) && !bytes.ContainsRune([]byte(" \t\r\n,:{}[]\""), rune(b[s.pos])) {
-				s.pos++
+				return 0, corrupt(opDecodeJSON, pos-1, "%q closes nothing", c)
 			}
 		}
 		if s.elements > lim.Elements {
 			return 0, tooLarge(opDecodeJSON, "elements", s.elements, lim.Elements)
 		}
 		if s.depth == 0 {
-			return skipSpace(b, s.pos), nil
+			return skipSpace(b, pos), nil
 		}
 	}
+	s.pos, s.quoted = pos, quoted
 	return 0, nil
 }
+
+// jsonMarks tells the bytes that structure JSON, by one for each kind.
+var jsonMarks = [256]byte{'"': '"', '{': '{', '[': '{', '}': '}', ']': '}', ',': ',', ':': ','}
 
 func skipSpace(b []byte, i int) int {
 	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\t' || b[i] == '\r') {
 		i++
 	}
 	return i
-}
-
-// jsonMessage is a message in JSON. Bytes are text where they are UTF-8, and
-// base64 under the other name where not, so that nothing is replaced silently.
-type jsonMessage struct {
-	Offset    message.Offset `json:"offset,omitempty"`
-	Timestamp int64          `json:"timestamp,omitempty"`
-	ID        string         `json:"id,omitempty"`
-	Priority  uint8          `json:"priority,omitempty"`
-	Encoding  string         `json:"encoding,omitempty"`
-	Key       *string        `json:"key,omitempty"`
-	KeyBytes  []byte         `json:"key_base64,omitempty"`
-	Value     *string        `json:"value,omitempty"`
-	ValBytes  []byte         `json:"value_base64,omitempty"`
-	Headers   []jsonHeader   `json:"headers,omitempty"`
-	DueTime   int64          `json:"due_time,omitempty"`
-	Expiry    int64          `json:"expiry,omitempty"`
-}
-
-type jsonHeader struct {
-	Name      *string `json:"name,omitempty"`
-	NameBytes []byte  `json:"name_base64,omitempty"`
-	Value     *string `json:"value,omitempty"`
-	ValBytes  []byte  `json:"value_base64,omitempty"`
-}
-
-// TextOrBytes is how JSON shows bytes here: as a string if b is UTF-8, else as
-// themselves (base64 in a []byte field); of nil neither. The bytes alias b.
-func TextOrBytes(b []byte) (*string, []byte) {
-	if b == nil {
-		return nil, nil
-	}
-	if utf8.Valid(b) {
-		s := string(b)
-		return &s, nil
-	}
-	return nil, b
-}
-
-// either is the inverse of TextOrBytes.
-func either(field string, text *string, raw []byte) ([]byte, error) {
-	if text == nil {
-		return raw, nil
-	}
-	if raw != nil {
-		return nil, invalid(opDecodeJSON, field, "is there both as text and in base64")
-	}
-	return []byte(*text), nil
-}
-
-func (c *jsonCodec) AppendMessage(dst []byte, m *message.Message) ([]byte, error) {
-	if err := checkMessage(opAppendJSON, m, &c.lim); err != nil {
-		return dst, err
-	}
-	j := jsonMessage{
-		Offset: m.Offset, Timestamp: m.Timestamp, Priority: m.Priority,
-		DueTime: m.DueTime, Expiry: m.Expiry,
-	}
-	if !m.ID.IsZero() {
-		j.ID = m.ID.String()
-	}
-	if m.Encoding != message.Raw {
-		j.Encoding = m.Encoding.String()
-	}
-	j.Key, j.KeyBytes = TextOrBytes(m.Key)
-	j.Value, j.ValBytes = TextOrBytes(m.Value)
-	for i := range m.Headers {
-		h := &m.Headers[i]
-		var jh jsonHeader
-		jh.Name, jh.NameBytes = TextOrBytes([]byte(h.Key))
-		jh.Value, jh.ValBytes = TextOrBytes(h.Value)
-		j.Headers = append(j.Headers, jh)
-	}
-	out, err := c.AppendValue(dst, &j)
-	if n := len(out) - len(dst); err == nil && n > c.lim.Bytes {
-		return dst, tooLarge(opAppendJSON, "bytes", n, c.lim.Bytes)
-	}
-	return out, err
-}
-
-func (c *jsonCodec) DecodeMessage(src []byte, m *message.Message) ([]byte, error) {
-	n, err := c.Size(src)
-	if err == nil && n == 0 {
-		err = cutOff(opDecodeJSON, len(src))
-	}
-	if err == nil {
-		err = checkUTF8(src[:n])
-	}
-	if err != nil {
-		return nil, err
-	}
-	if i := skipSpace(src, 0); src[i] != '{' {
-		return nil, invalid(opDecodeJSON, "message", "is no object")
-	}
-	var j jsonMessage
-	d := json.NewDecoder(bytes.NewReader(src[:n]))
-	d.DisallowUnknownFields()
-	if err := jsonError(d.Decode(&j)); err != nil {
-		return nil, err
-	}
-	*m = message.Message{
-		Offset: j.Offset, Timestamp: j.Timestamp, Priority: j.Priority,
-		Headers: m.Headers[:0], DueTime: j.DueTime, Expiry: j.Expiry,
-	}
-	if j.ID != "" {
-		if m.ID, err = ulid.ParseStrict(j.ID); err != nil {
-			return nil, misfit(opDecodeJSON, fmt.Errorf("id: %w", err))
-		}
-	}
-	if j.Encoding != "" {
-		if m.Encoding, err = message.ParseEncoding(j.Encoding); err != nil {
-			return nil, misfit(opDecodeJSON, err)
-		}
-	}
-	if m.Key, err = either("key", j.Key, j.KeyBytes); err != nil {
-		return nil, err
-	}
-	if m.Value, err = either("value", j.Value, j.ValBytes); err != nil {
-		return nil, err
-	}
-	if len(j.Headers) > c.lim.Headers {
-		return nil, tooLarge(opDecodeJSON, "headers", len(j.Headers), c.lim.Headers)
-	}
-	for _, h := range j.Headers {
-		name, err := either("headers.name", h.Name, h.NameBytes)
-		if err != nil {
-			return nil, err
-		}
-		value, err := either("headers.value", h.Value, h.ValBytes)
-		if err != nil {
-			return nil, err
-		}
-		if value == nil {
-			value = []byte{} // a header's value has no null
-		}
-		m.Headers = append(m.Headers, message.Header{Key: string(name), Value: value})
-	}
-	return src[n:], checkMessage(opDecodeJSON, m, &c.lim)
 }
