@@ -299,6 +299,16 @@ func (c *jsonCodec) DecodeMessage(src []byte, m *message.Message) ([]byte, error
 	return c.generalDecode(src, m, headers)
 }
 
+// encodingOf is message.ParseEncoding that allocates nothing.
+func encodingOf(name []byte) (e message.Encoding, ok bool) {
+	for e = message.Raw; e.Valid(); e++ {
+		if e.String() == string(name) {
+			return e, true
+		}
+	}
+	return 0, false
+}
+
 // parseJSON reads a message in the usual form; ok is false for every other,
 // valid or not.
 func parseJSON(b []byte, m *message.Message, headers message.Headers, lim *Limits) (n int, ok bool) {
@@ -331,9 +341,9 @@ func parseJSON(b []byte, m *message.Message, headers message.Headers, lim *Limit
 			m.Priority = uint8(v)
 		case "encoding":
 			once(16)
-			e, err := message.ParseEncoding(string(p.string()))
-			p.bad = p.bad || err != nil
-			m.Encoding = e
+			if m.Encoding, ok = encodingOf(p.string()); !ok {
+				p.bad = true
+			}
 		case "key":
 			once(32)
 			m.Key = p.string()
