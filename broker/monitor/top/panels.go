@@ -121,8 +121,8 @@ func (v *View) latencies(w int) []Line {
 	if len(v.Report.Latencies) == 0 {
 		return nil
 	}
-	title := "last " + span(v.Report.Interval)
-	if v.Report.Interval <= 0 {
+	title := "last " + every(v.Report.Interval.Round(100*time.Millisecond))
+	if v.Report.Interval <= 0 || len(title) > 16 {
 		title = "latency"
 	}
 	const name, column = 18, 8

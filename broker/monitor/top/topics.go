@@ -148,18 +148,19 @@ func sortTopics(list []TopicRates, o Order, turned bool) {
 func help(w int, mark string) []Line {
 	var lines []Line
 	for _, h := range [][2]string{
-		{"q, ctrl+c", "end"},
-		{"p, space", "pause: figures stay as they are"},
-		{"r b l n", "sort topics by rate, bytes, lag or name; again or i: the other way round"},
+		{"q ctrl+c", "end"},
+		{"p space", "pause: figures stay as they are"},
+		{"r b l n", "sort topics by rate, bytes, lag, name"},
+		{"i, or the same again", "sort the other way round"},
 		{"up down pgup pgdn home end", "scroll topics; j and k too"},
-		{"+ -", "slower, faster"},
-		{"in, out", "batches from producers, checked; batches to consumers; the line is their recent past"},
-		{"latencies", "of the broker's own last interval, right of the bar since its start"},
-		{"produce", "from reading a batch to queueing its answer, by ack level"},
-		{"deliver", "from a batch becoming visible to the kernel having its frame"},
-		{"cpu", "processors kept busy, of those it may use"},
-		{"LAG", "messages stored and not yet both durable and visible"},
-		{"BYTES", "that can be read; MSG/S and BYTES/S are what is stored"},
+		{"+ -", "look less often, more often"},
+		{"in, out", "batches taken from producers, handed to consumers"},
+		{"latencies", "of the broker's last interval | since its start"},
+		{"produce", "from reading a batch to queueing its answer"},
+		{"deliver", "from becoming visible to being with the kernel"},
+		{"cpu", "processors kept busy/that may be used"},
+		{"LAG", "messages stored, not yet both durable and visible"},
+		{"BYTES", "that can be read"},
 	} {
 		const n = 28
 		lines = append(lines, Line{strong(left(h[0], n)), text(h[1])}.fit(w, mark))

@@ -114,11 +114,17 @@ func (v *View) Frame() []Line {
 	}
 	keys := v.keys(w)
 	table := 0 // lines of the whole table
-	if v.Report != nil {
+	least := 0 // and how many there must be
+	switch {
+	case v.Help:
+		table = len(help(w, v.Glyphs.Cut))
+		least = table
+	case v.Report != nil:
 		table = max(2, 1+len(v.Rates.Topics))
+		least = min(table, 4)
 	}
 	if h > 0 {
-		for total(sections)+min(table, 4)+most+len(keys) > h && len(sections) > 1 {
+		for total(sections)+least+most+len(keys) > h && len(sections) > 1 {
 			worst := 0
 			for i := range sections {
 				if sections[i].rank > sections[worst].rank {
