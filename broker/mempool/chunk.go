@@ -21,6 +21,8 @@ import (
 // generation, lose the processor while the chunk is recycled, and then add its
 // reference to the next use.
 type Chunk struct {
+	trace trace // of builds with the tag leasecheck; else of no size
+
 	B []byte
 
 	state  atomic.Uint64
@@ -31,7 +33,7 @@ type Chunk struct {
 }
 
 // size is the class size.
-func (c *Chunk) size() int { return MinBytes << c.class }
+func (c *Chunk) size() int { return sizeOf(int(c.class)) }
 
 // mem is the whole block.
 func (c *Chunk) mem() []byte { return unsafe.Slice(c.base, c.size()) }
@@ -45,25 +47,28 @@ const (
 // lend starts a new generation with one reference. Only the pool calls it, on a
 // chunk nobody holds; TryRetain of older generations may run at the same time.
 func (c *Chunk) lend() {
+	c.trace.begin()
 	g := c.state.Load() >> genShift
 	c.state.Store((g+1)<<genShift | 1)
 }
 
 // Retain adds a reference. The caller must hold one.
 func (c *Chunk) Retain() {
+	c.trace.note(tookRetain)
 	if n := c.state.Add(1) & refMask; n <= 1 {
-		panic("mempool: Retain of a chunk without holder")
+		panic("mempool: Retain of a chunk without holder" + c.trace.history())
 	}
 }
 
 // Release drops one reference; the last one gives the memory back to the pool.
 func (c *Chunk) Release() {
+	c.trace.note(gaveRelease)
 	v := c.state.Add(^uint64(0))
 	switch n := v & refMask; n {
 	case 0:
 		c.pool.put(c)
 	case refMask:
-		panic("mempool: Release of a chunk without holder")
+		panic("mempool: Release of a chunk without holder" + c.trace.history())
 	}
 }
 
@@ -76,6 +81,9 @@ func (c *Chunk) Release() {
 // if the same chunk was lent 2^31 times in between.
 func (c *Chunk) Gen() uint32 {
 	v := c.state.Load()
+	if LeaseCheck && v&refMask == 0 {
+		panic("mempool: Gen of a chunk without holder" + c.trace.history())
+	}
 	if v&weakBit == 0 {
 		v = c.state.Or(weakBit)
 	}
@@ -92,6 +100,7 @@ func (c *Chunk) TryRetain(gen uint32) bool {
 			return false
 		}
 		if c.state.CompareAndSwap(v, v+1) {
+			c.trace.note(tookTryRetain)
 			return true
 		}
 	}
@@ -100,7 +109,11 @@ func (c *Chunk) TryRetain(gen uint32) bool {
 // Sole reports that the caller's reference is the only one and no weak
 // reference was taken: what lies in the chunk may be overwritten.
 func (c *Chunk) Sole() bool {
-	return c.state.Load()&(weakBit|refMask) == 1
+	v := c.state.Load()
+	if LeaseCheck && v&refMask == 0 {
+		panic("mempool: Sole of a chunk without holder" + c.trace.history())
+	}
+	return v&(weakBit|refMask) == 1
 }
 
 // Weak reports that Gen was called in this use: Retire the chunk instead of

@@ -4,6 +4,10 @@ package mempool
 
 import "golang.org/x/sys/unix"
 
+// OffHeap tells whether chunks of 64 KiB and more, and slabs made off the heap,
+// lie outside of the memory that the garbage collector counts.
+const OffHeap = true
+
 // take gets zeroed memory. A failed mapping yields nil: the pool refuses the
 // chunk as it does over its cap.
 func take(n int) (mem []byte, mapped bool) {

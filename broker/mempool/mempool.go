@@ -16,29 +16,25 @@
 // other systems use the heap. Race-detector builds use the heap for all, since
 // the detector does not see mappings.
 //
-// Everything here may be called from any goroutine.
+// What a pool owns follows the demand: see Tune. Slab holds records that are many
+// and small by index; Sizer chooses how large a buffer should be.
+//
+// In builds with the tag leasecheck a pool knows where each reference was taken
+// and given: Close reports the chunks that are still held, and a reference given
+// twice, or used after it was given, panics with the places of all of them;
+// slabs know their records' owners. A reference has no identity: of two holders,
+// one that releases twice shows when the other one comes. Without the tag
+// nothing of that exists in the program.
+//
+// Pool and Chunk may be used from any goroutine, the others from one at a time.
 package mempool
 
 import (
+	"cmp"
 	"fmt"
-	"math/bits"
 	"sync"
 	"sync/atomic"
-)
-
-const (
-	minShift = 6  // 64 B
-	maxShift = 26 // 64 MiB
-	classes  = maxShift - minShift + 1
-
-	// mapShift is the smallest class taken from the system directly. Below it
-	// a mapping of its own would waste part of its pages and a system call.
-	mapShift = 16
-
-	// MinBytes and MaxChunkBytes bound the size classes; each is twice the one
-	// before.
-	MinBytes      = 1 << minShift
-	MaxChunkBytes = 1 << maxShift
+	"time"
 )
 
 // Defaults of Options.
@@ -46,6 +42,7 @@ const (
 	DefaultKeepBytes = 8 << 20
 	DefaultMaxBytes  = 64 << 20
 	DefaultFreeBytes = 4 << 20
+	DefaultKeepFor   = time.Minute
 )
 
 // Options bound a pool. A zero field takes the default, a negative one means
@@ -55,11 +52,23 @@ type Options struct {
 	KeepBytes int
 	// MaxBytes caps the sum of all chunks with a holder, kept ones included.
 	MaxBytes int
-	// FreeBytes caps what lies in the free lists, beyond MaxBytes.
+	// KeepFor is how long a retired chunk is kept at most; it takes a Tune to
+	// end it.
+	KeepFor time.Duration
+	// FreeBytes is what the pool may own beyond MaxBytes: chunks lent and free
+	// ones together stay below the sum of both. How much is free within that
+	// follows the demand; see Tune.
 	FreeBytes int
 	// Poison overwrites a chunk when it is freed, so that a reader who holds
 	// no reference reads garbage and a test notices. For tests.
 	Poison bool
+	// Plain makes the pool reuse nothing: every Get takes memory from the Go
+	// heap and leaves it to the garbage collector. The yardstick of benchmarks.
+	Plain bool
+	// Leaked is called by Close with a report if chunks are still held, in builds
+	// with the tag leasecheck; nil panics with it. A pool whose chunks may
+	// rightly outlive it gives a function that does nothing.
+	Leaked func(report string)
 }
 
 // Stats is a snapshot; its fields are read one after another and may disagree
@@ -72,37 +81,58 @@ type Stats struct {
 	Misses    uint64 // Gets that took new memory from the system
 	Refused   uint64 // Gets answered with nil
 	Evicted   uint64 // kept chunks given up early to stay below MaxBytes
+	// TrimmedBytes were free and given back to the system because the demand of
+	// the last Window did not need them.
+	TrimmedBytes int64
+	MaxBytes     int64 // cap of LiveBytes
 }
 
 // Pool lends chunks. Create it with NewPool.
 type Pool struct {
-	max, keep, freeMax int64 // immutable after NewPool
-	poison             bool
+	max, keep, freeMax int64 // immutable after NewPool, as the next four
+	keepFor            int64 // seconds
+	poison, plain      bool
+	leaked             func(string)
 
 	live atomic.Int64 // class bytes of chunks with refs > 0
 	free atomic.Int64 // class bytes in the free lists
 
 	gets, misses, refused, evicted atomic.Uint64
+	trimmed                        atomic.Int64
 
 	closed  atomic.Bool
 	classes [classes]class
+	fine    [classes]atomic.Bool // steps that are classes; stored by Tune
+	ledger  ledger               // of builds with the tag leasecheck
+
+	second atomic.Int64 // counted by Tune
+	tuning struct {
+		mu   sync.Mutex // taken before the others
+		last time.Time  // guarded by mu
+	}
 
 	// Lock order: recent.mu and class.mu are never held together.
 	recent struct {
 		mu    sync.Mutex
-		ring  []*Chunk // FIFO: head, count
+		ring  []kept // FIFO: head, count
 		head  int
 		count int
 		bytes int64
 	}
 }
 
+// kept is a retired chunk and the second in which it was.
+type kept struct {
+	c  *Chunk
+	at int64
+}
+
 // class is the free list of one size, a stack so that the memory used last,
 // likely still in the cache, is lent first.
 type class struct {
-	mu   sync.Mutex
-	free []*Chunk
-	low  int // fewest entries since the last Trim: what nobody needed
+	mu     sync.Mutex
+	free   []*Chunk // guarded by mu
+	demand demand   // guarded by mu
 }
 
 // NewPool returns an empty pool; it takes no memory before the first Get.
@@ -116,32 +146,16 @@ func NewPool(o Options) *Pool {
 		}
 		return int64(v)
 	}
-	return &Pool{
+	p := &Pool{
 		max:     pick(o.MaxBytes, DefaultMaxBytes),
 		keep:    pick(o.KeepBytes, DefaultKeepBytes),
 		freeMax: pick(o.FreeBytes, DefaultFreeBytes),
-		poison:  o.Poison,
+		keepFor: int64(cmp.Or(o.KeepFor, DefaultKeepFor) / time.Second),
+		poison:  o.Poison || LeaseCheck,
+		plain:   o.Plain,
+		leaked:  o.Leaked,
 	}
-}
-
-// ClassBytes returns the size of the chunk that Get(n) lends, or 0 if n is
-// larger than MaxChunkBytes.
-func ClassBytes(n int) int {
-	i := classOf(n)
-	if i < 0 {
-		return 0
-	}
-	return 1 << (i + minShift)
-}
-
-func classOf(n int) int {
-	if n <= MinBytes {
-		return 0
-	}
-	if n > MaxChunkBytes {
-		return -1
-	}
-	return bits.Len(uint(n-1)) - minShift
+	return p
 }
 
 // Get lends a chunk of at least n bytes with one reference, held by the caller.
@@ -149,12 +163,16 @@ func classOf(n int) int {
 // over MaxBytes even after all kept chunks were given up: the caller then waits
 // (a socket is left unread) and tries again later.
 func (p *Pool) Get(n int) *Chunk {
-	i := classOf(n)
-	if i < 0 || p.closed.Load() {
+	at := gridOf(n)
+	if at < 0 || p.closed.Load() {
 		p.refused.Add(1)
 		return nil
 	}
-	size := int64(1) << (i + minShift)
+	i := at
+	if i%steps != 0 && !p.fine[i].Load() {
+		i = wholeOf(i)
+	}
+	size := int64(sizeOf(i))
 	for !p.reserve(size) {
 		if !p.evictOne() {
 			p.refused.Add(1)
@@ -162,31 +180,59 @@ func (p *Pool) Get(n int) *Chunk {
 		}
 	}
 	p.gets.Add(1)
+	if whole := wholeOf(at); whole != i { // the power of two counts for its steps
+		k := &p.classes[whole]
+		k.mu.Lock()
+		k.demand.ask(at)
+		k.mu.Unlock()
+	}
 	k := &p.classes[i]
 	k.mu.Lock()
+	if i%steps == 0 {
+		k.demand.ask(at)
+	}
+	k.demand.took()
 	var c *Chunk
 	if last := len(k.free) - 1; last >= 0 {
 		c = k.free[last]
 		k.free[last] = nil
 		k.free = k.free[:last]
-		k.low = min(k.low, last)
 	}
 	k.mu.Unlock()
 	if c != nil {
 		p.free.Add(-size)
-	} else {
-		mem, mapped := take(int(size))
-		if mem == nil {
-			p.live.Add(-size)
-			p.refused.Add(1)
-			return nil
-		}
-		p.misses.Add(1)
-		c = &Chunk{base: &mem[0], mapped: mapped, class: uint8(i), pool: p}
+		c = c.reborn()
+	} else if c = p.fresh(i); c == nil {
+		k.mu.Lock()
+		k.demand.lent--
+		k.mu.Unlock()
+		p.live.Add(-size)
+		p.refused.Add(1)
+		return nil
 	}
 	c.B = c.mem()
 	c.lend()
+	p.ledger.add(c)
 	return c
+}
+
+// fresh takes memory for a new chunk, nil if the system has none.
+func (p *Pool) fresh(i int) *Chunk {
+	size := sizeOf(i)
+	for p.live.Load()+p.free.Load() > p.max+p.freeMax { // free chunks of other sizes take the room
+		if !p.dropHoarded(i) {
+			break
+		}
+	}
+	var mem []byte
+	var mapped bool
+	if p.plain {
+		mem = make([]byte, size)
+	} else if mem, mapped = take(size); mem == nil {
+		return nil
+	}
+	p.misses.Add(1)
+	return &Chunk{base: &mem[0], mapped: mapped, class: uint8(i), pool: p}
 }
 
 // reserve adds size to the live bytes unless that exceeds the cap.
@@ -206,6 +252,7 @@ func (p *Pool) reserve(size int64) bool {
 // chunks were retired, at once if KeepBytes is 0, or earlier if Get needs room.
 func (p *Pool) Retire(c *Chunk) {
 	size := int64(c.size())
+	c.trace.note(heldRetire)
 	if size > p.keep || p.closed.Load() {
 		c.Release()
 		return
@@ -213,13 +260,13 @@ func (p *Pool) Retire(c *Chunk) {
 	r := &p.recent
 	r.mu.Lock()
 	if r.count == len(r.ring) {
-		grown := make([]*Chunk, max(16, 2*len(r.ring)))
+		grown := make([]kept, max(16, 2*len(r.ring)))
 		for i := range r.count {
 			grown[i] = r.ring[(r.head+i)%len(r.ring)]
 		}
 		r.ring, r.head = grown, 0
 	}
-	r.ring[(r.head+r.count)%len(r.ring)] = c
+	r.ring[(r.head+r.count)%len(r.ring)] = kept{c, p.second.Load()}
 	r.count++
 	r.bytes += size
 	for r.bytes > p.keep {
@@ -235,8 +282,8 @@ func (p *Pool) Retire(c *Chunk) {
 // popKept removes the oldest kept chunk; recent.mu is held and count > 0.
 func (p *Pool) popKept() *Chunk {
 	r := &p.recent
-	c := r.ring[r.head]
-	r.ring[r.head] = nil
+	c := r.ring[r.head].c
+	r.ring[r.head] = kept{}
 	r.head = (r.head + 1) % len(r.ring)
 	r.count--
 	r.bytes -= int64(c.size())
@@ -257,36 +304,65 @@ func (p *Pool) evictOne() bool {
 	return true
 }
 
+// dropKeptBefore gives up what was retired up to that second.
+func (p *Pool) dropKeptBefore(second int64) {
+	r := &p.recent
+	r.mu.Lock()
+	for r.count > 0 && r.ring[r.head].at <= second {
+		c := p.popKept()
+		r.mu.Unlock()
+		c.Release()
+		r.mu.Lock()
+	}
+	if r.count == 0 {
+		r.ring, r.head = nil, 0
+	}
+	r.mu.Unlock()
+}
+
 // put takes back a chunk whose last reference was dropped.
 func (p *Pool) put(c *Chunk) {
 	size := int64(c.size())
 	if p.poison {
-		mem := c.mem()
-		for i := range mem {
-			mem[i] = 0xDB
-		}
+		fill(c.mem())
 	}
+	c.ended()
+	p.ledger.remove(c)
 	p.live.Add(-size)
-	for !p.reserveFree(size) {
+	keep := !p.plain
+	for keep && !p.reserveFree(size) {
 		// A rare huge chunk is not worth the others' places.
-		if p.closed.Load() || size > p.freeMax/4 || !p.dropHoarded(c.class) {
-			c.drop()
-			return
-		}
+		keep = !p.closed.Load() && size <= (p.max+p.freeMax)/8 && p.dropHoarded(int(c.class))
 	}
 	k := &p.classes[c.class]
 	k.mu.Lock()
-	k.free = append(k.free, c)
+	k.demand.lent--
+	if keep {
+		k.free = append(k.free, c)
+	}
 	k.mu.Unlock()
-	if p.closed.Load() {
-		p.trim(true) // Close may have passed this class before the append
+	if !keep {
+		c.drop()
+	} else if p.closed.Load() {
+		p.clear() // Close may have passed this class before the append
 	}
 }
 
+// poison is what a freed chunk is overwritten with, if it is.
+const poison = 0xDB
+
+func fill(mem []byte) {
+	for i := range mem {
+		mem[i] = poison
+	}
+}
+
+// reserveFree adds size to the free bytes unless the pool would then own more
+// than MaxBytes and FreeBytes.
 func (p *Pool) reserveFree(size int64) bool {
 	for {
 		v := p.free.Load()
-		if v+size > p.freeMax {
+		if v+size > max(p.max+p.freeMax-p.live.Load(), 0) || p.freeMax == 0 {
 			return false
 		}
 		if p.free.CompareAndSwap(v, v+size) {
@@ -299,19 +375,19 @@ func (p *Pool) reserveFree(size int64) bool {
 // bytes gives up its oldest chunk. It reports false when that class is not
 // another one than want. Without it a burst of one size would leave the lists
 // full of that size, and the size in use would go to the system and back each
-// time until the next Trims.
-func (p *Pool) dropHoarded(want uint8) bool {
-	most, at := 0, int(want)
+// time until the Window has passed.
+func (p *Pool) dropHoarded(want int) bool {
+	most, at := 0, want
 	for i := range p.classes {
 		k := &p.classes[i]
 		k.mu.Lock()
-		n := len(k.free) << (i + minShift)
+		n := len(k.free) * sizeOf(i)
 		k.mu.Unlock()
 		if n > most {
 			most, at = n, i
 		}
 	}
-	if at == int(want) {
+	if at == want {
 		return false
 	}
 	k := &p.classes[at]
@@ -331,7 +407,9 @@ func (k *class) takeOldest(n int) []*Chunk {
 	rest := copy(k.free, k.free[n:])
 	clear(k.free[rest:])
 	k.free = k.free[:rest]
-	k.low = min(k.low, rest)
+	if rest == 0 {
+		k.free = nil
+	}
 	return oldest
 }
 
@@ -342,24 +420,14 @@ func (p *Pool) discard(cs []*Chunk) {
 	}
 }
 
-// Trim gives half of the free chunks that were not needed since the last Trim
-// back to the system. Called about once a second it lets the free lists follow
-// the load down: a burst's memory is gone after a few seconds, while what each
-// second's traffic uses is never given up.
-func (p *Pool) Trim() { p.trim(false) }
-
-func (p *Pool) trim(all bool) {
+// clear gives all free chunks back to the system.
+func (p *Pool) clear() {
 	for i := range p.classes {
 		k := &p.classes[i]
 		k.mu.Lock()
-		n := (k.low + 1) / 2
-		if all {
-			n = len(k.free)
-		}
-		unneeded := k.takeOldest(n)
-		k.low = len(k.free)
+		all := k.takeOldest(len(k.free))
 		k.mu.Unlock()
-		p.discard(unneeded)
+		p.discard(all)
 	}
 }
 
@@ -374,7 +442,8 @@ func (p *Pool) DropKept() {
 func (p *Pool) Close() {
 	p.closed.Store(true)
 	p.DropKept()
-	p.trim(true)
+	p.clear()
+	p.ledger.close(p)
 }
 
 // Stats reads the pool's figures.
@@ -385,12 +454,12 @@ func (p *Pool) Stats() Stats {
 	return Stats{
 		LiveBytes: p.live.Load(), KeptBytes: kept, FreeBytes: p.free.Load(),
 		Gets: p.gets.Load(), Misses: p.misses.Load(), Refused: p.refused.Load(),
-		Evicted: p.evicted.Load(),
+		Evicted: p.evicted.Load(), TrimmedBytes: p.trimmed.Load(), MaxBytes: p.max,
 	}
 }
 
 // String is for logs.
 func (s Stats) String() string {
-	return fmt.Sprintf("live=%d kept=%d free=%d gets=%d misses=%d refused=%d evicted=%d",
-		s.LiveBytes, s.KeptBytes, s.FreeBytes, s.Gets, s.Misses, s.Refused, s.Evicted)
+	return fmt.Sprintf("live=%d kept=%d free=%d gets=%d misses=%d refused=%d evicted=%d trimmed=%d",
+		s.LiveBytes, s.KeptBytes, s.FreeBytes, s.Gets, s.Misses, s.Refused, s.Evicted, s.TrimmedBytes)
 }

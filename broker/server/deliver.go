@@ -71,7 +71,9 @@ func errDeleted() error {
 // askHistory has the log looked up on another goroutine.
 func (l *loop) askHistory(i uint32, s *subscription, p *partition.Partition, from message.Offset) {
 	s.flags |= subReading | subLate
-	l.srv.history.add(job{loop: l, conn: s.connection(), handle: handleOf(i, s.use), part: p, from: from, max: int(s.max)})
+	r := l.newRead()
+	r.conn, r.handle, r.part, r.from, r.max = s.connection(), handleOf(i, s.use), p, from, int(s.max)
+	r.Schedule() // the workers are there as long as the loops
 }
 
 // fromTail sends retained slices and releases them.
@@ -283,12 +285,12 @@ func (l *loop) writable(c evloop.Conn) {
 		}
 	}
 	if last != 0 {
-		for i := l.subs.at(last).connNext; i != 0; i = l.subs.at(i).connNext {
-			l.enqueue(i, l.subs.at(i))
+		for i := l.subs.At(last).connNext; i != 0; i = l.subs.At(i).connNext {
+			l.enqueue(i, l.subs.At(i))
 		}
 	}
-	for i := u[wordSubs]; i != 0; i = l.subs.at(i).connNext {
-		l.enqueue(i, l.subs.at(i)) // those behind last are in the list already
+	for i := u[wordSubs]; i != 0; i = l.subs.At(i).connNext {
+		l.enqueue(i, l.subs.At(i)) // those behind last are in the list already
 	}
 	if a := l.long[c.Index]; a != nil {
 		l.pushLong(a)
@@ -398,48 +400,53 @@ func (l *loop) pushFile(d *delivery, r *storage.Run) (sent int, blocked bool, er
 	return sent, blocked, err
 }
 
-// history takes the result of a job: runs of the log for a subscription that
+// history takes the result of a read: runs of the log for a subscription that
 // fell behind what memory holds.
-func (l *loop) history(r *jobResult) {
+func (l *loop) history(r *read) {
+	if !l.fromHistory(r) {
+		l.dropRead(r)
+	}
+}
+
+// fromHistory delivers what was read, and reports whether it was put aside for
+// later instead: it is in ahead then.
+func (l *loop) fromHistory(r *read) (kept bool) {
 	i, s := l.subOf(r.conn, r.handle)
 	if s == nil {
-		releaseRuns(r.runs)
-		return
+		return false
 	}
 	s.flags &^= subReading
 	if l.half[s.conn] != nil || s.credit <= 0 {
 		// Its turn comes by Writable or CREDIT. An error is met again then.
-		if len(r.runs) > 0 {
-			kept := *r
-			l.ahead[i] = &kept
+		if len(r.runs) == 0 {
+			return false
 		}
-		return
+		l.ahead[i] = r
+		return true
 	}
 	var gap *storage.GapError
 	switch {
 	case r.part.Closed():
-		releaseRuns(r.runs)
 		l.endSub(i, s, errDeleted())
-		return
+		return false
 	case errors.As(r.err, &gap):
 		// What was lost is said once; the subscription goes on behind it.
 		err := fault.New(fault.Corrupted, "deliver").WithField("offset").WithLimit(int64(gap.From), int64(gap.Next)).WithCause(gap)
 		if s.flags&subFetch != 0 {
 			l.endSub(i, s, err)
-			return
+			return false
 		}
 		l.fail(r.conn, wire.Header{Opcode: wire.OpSubscribe, Handle: r.handle}, err)
 		s.cursor = int64(gap.Next)
 		l.enqueue(i, s)
-		return
+		return false
 	case r.err != nil:
 		l.endSub(i, s, r.err)
-		return
+		return false
 	}
 	if len(r.runs) == 0 || message.Offset(s.cursor) != r.from {
-		releaseRuns(r.runs)
 		l.enqueue(i, s)
-		return
+		return false
 	}
 	l.runs = l.runs[:0]
 	bytes, batches := 0, 0
@@ -451,13 +458,13 @@ func (l *loop) history(r *jobResult) {
 	}
 	head := l.frameHead(i, s, r.part, bytes)
 	if err := l.fits(s, len(head)+bytes); err != nil {
-		releaseRuns(r.runs)
 		l.endSub(i, s, err)
-		return
+		return false
 	}
 	d := l.newDelivery(i, s, r.part, r.runs[len(r.runs)-1].End)
 	d.head = append(d.head, head...)
 	d.runs = append(d.runs, r.runs...)
+	r.forget()
 	l.charge(s, len(head)+bytes, batches, bytes)
 	l.stats.historyReads++
 	if s.flags&subFetch == 0 && d.end < r.part.Visible() && !r.part.InTail(d.end) {
@@ -466,4 +473,5 @@ func (l *loop) history(r *jobResult) {
 	if i, _ := l.push(d); i != 0 {
 		l.enqueue(i, s)
 	}
+	return false
 }

@@ -75,7 +75,7 @@ func TestHandlesOfAConnectionAreBounded(t *testing.T) {
 	}
 	r.subscribe(c, &wire.Subscribe{Topic: "t"})
 	r.end(c, nil)
-	if s, p := r.l.subs.live(), r.l.prods.live(); s != 1 || p != 1 || len(r.s.budget.waiting) != 0 {
+	if s, p := r.l.subs.Live(), r.l.prods.Live(); s != 1 || p != 1 || len(r.s.budget.waiting) != 0 {
 		t.Fatalf("left: %d subscriptions, %d producers, %d in line", s, p, len(r.s.budget.waiting))
 	}
 }

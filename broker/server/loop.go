@@ -44,18 +44,20 @@ type loop struct {
 	ev  output
 	box mailbox
 
-	mail     mail
-	prods    slab[producer]
-	subs     slab[subscription]
-	byPart   []partSubs // by partition Num
-	flushes  []*partition.Partition
-	ready    []uint32                // subscriptions to serve this turn
-	half     map[uint32]*delivery    // by connection index: a frame that is half written
-	fetches  map[uint32]*fetchWait   // by subscription index
-	ahead    map[uint32]*jobResult   // by subscription index: history read ahead of its turn
-	long     map[uint32]*longAnswers // by connection index
-	drain    bool
-	drainEnd int64
+	mail       mail
+	prods      mempool.Slab[producer]
+	subs       mempool.Slab[subscription]
+	byPart     []partSubs // by partition Num
+	flushes    []*partition.Partition
+	ready      []uint32             // subscriptions to serve this turn
+	half       map[uint32]*delivery // by connection index: a frame that is half written
+	spareReads []*read
+	fetches    map[uint32]*fetchWait   // by subscription index
+	ahead      map[uint32]*read        // by subscription index: history read ahead of its turn
+	long       map[uint32]*longAnswers // by connection index
+	advising   uint32                  // the next producer to be looked at, 0 = none; see advice.go
+	drain      bool
+	drainEnd   int64
 
 	// msg holds frames while they are read or written: passed as interfaces, they
 	// would go to the heap each time.
@@ -91,8 +93,8 @@ const deliverBatches = 256
 
 func newLoop(s *Server, id int) *loop {
 	return &loop{
-		srv: s, id: id, lat: s.latency.At(id), box: mailbox{queued: map[uint32]struct{}{}},
-		half: map[uint32]*delivery{}, fetches: map[uint32]*fetchWait{}, ahead: map[uint32]*jobResult{}, long: map[uint32]*longAnswers{},
+		srv: s, id: id, lat: s.latency.At(id),
+		half: map[uint32]*delivery{}, fetches: map[uint32]*fetchWait{}, ahead: map[uint32]*read{}, long: map[uint32]*longAnswers{},
 		slices: make([]partition.Slice, 0, deliverBatches), iov: make([][]byte, 0, deliverBatches+1),
 	}
 }
@@ -135,10 +137,12 @@ const turnRounds = 8
 // turnEnd writes what the turn received, answers it, and serves the
 // subscriptions that have something to get.
 func (l *loop) turnEnd() {
+	if l.advising != 0 {
+		l.adviseSome()
+	}
 	l.flush()
 	for round := 0; ; round++ {
-		l.box.take(&l.mail)
-		if l.mail.empty() && len(l.ready) == 0 {
+		if l.box.take(&l.mail) && len(l.ready) == 0 {
 			return
 		}
 		for i := range l.mail.acks {
@@ -148,13 +152,13 @@ func (l *loop) turnEnd() {
 		for _, f := range l.mail.calls {
 			f(l)
 		}
-		for i := range l.mail.results {
-			l.history(&l.mail.results[i])
+		for _, r := range l.mail.reads {
+			l.history(r)
 		}
 		for _, p := range l.mail.parts {
+			p.Told(l.id)
 			l.advanced(p)
 		}
-		l.mail.forget()
 		l.serveReady()
 		l.flush()
 		if round == turnRounds && len(l.ready) > 0 {
@@ -184,7 +188,7 @@ func (l *loop) advanced(p *partition.Partition) {
 	}
 	visible := p.Visible()
 	for i := l.byPart[p.Num()].first; i != 0; {
-		s := l.subs.at(i)
+		s := l.subs.At(i)
 		next := s.partNext
 		if message.Offset(s.cursor) < visible || p.Closed() {
 			l.enqueue(i, s)
@@ -205,7 +209,7 @@ func (l *loop) serveReady() {
 	n := len(l.ready)
 	for k := 0; k < n; k++ {
 		i := l.ready[k]
-		s := l.subs.at(i)
+		s := l.subs.Slot(i)
 		if s.flags&subReady == 0 {
 			continue // closed since
 		}
@@ -238,8 +242,12 @@ func (l *loop) tick(int64) {
 	}
 	for i, f := range l.fetches {
 		if now >= f.deadline {
-			l.fetchEnd(i, l.subs.at(i))
+			l.fetchEnd(i, l.subs.At(i))
 		}
+	}
+	l.prods.Shrink()
+	if len(l.ready) == 0 { // it may name subscriptions that are gone
+		l.subs.Shrink()
 	}
 	if l.drain {
 		if now >= l.drainEnd {

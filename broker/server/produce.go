@@ -29,6 +29,8 @@ type producer struct {
 	topic    *topic.Topic
 	level    message.AckLevel
 	use      uint8
+	wants    wire.AdviceWants
+	told     told
 }
 
 // grantMin is the smallest credit worth giving: a batch or two.
@@ -121,10 +123,10 @@ func (l *loop) granted(w waiter) {
 // producerOf finds a producer by its handle, if it is the connection's own.
 func (l *loop) producerOf(c evloop.Conn, handle uint32) (uint32, *producer) {
 	i, use := splitHandle(handle)
-	if !l.prods.has(i) {
+	if !l.prods.Has(i) {
 		return 0, nil
 	}
-	p := l.prods.at(i)
+	p := l.prods.Slot(i) // of any use
 	if p.use != use || p.conn != c.Index || p.gen != c.Gen || p.level > message.AckDurable {
 		return 0, nil
 	}
@@ -162,17 +164,17 @@ func (l *loop) openProducer(c evloop.Conn, u *[4]uint32, h wire.Header, payload 
 	if err := takeHandle(u, "open producer"); err != nil {
 		return err
 	}
-	i := l.prods.get()
+	i, p := l.prods.Take()
 	if i > handlesMax {
-		l.prods.put(i)
+		l.prods.Put(i)
 		u[wordState] -= oneHandle
 		return fault.New(fault.ResourceExhausted, "open producer").WithField("producers").WithLimit(int64(i), handlesMax)
 	}
-	p := l.prods.at(i)
 	l.useCount++
-	*p = producer{conn: c.Index, gen: c.Gen, next: u[wordProducers], topic: t, level: m.Ack, use: l.useCount}
+	*p = producer{conn: c.Index, gen: c.Gen, next: u[wordProducers], topic: t, level: m.Ack, use: l.useCount,
+		wants: m.Wants, told: l.srv.live.Load().advice(t)}
 	if p.next != 0 {
-		l.prods.at(p.next).prev = i
+		l.prods.At(p.next).prev = i
 	}
 	u[wordProducers] = i
 	handle := handleOf(i, p.use)
@@ -193,7 +195,7 @@ func (l *loop) openProducer(c evloop.Conn, u *[4]uint32, h wire.Header, payload 
 	}
 	return l.send(c, wire.Header{Opcode: wire.OpOpenProducer.Response(), Correlation: h.Correlation, Handle: handle}, &wire.OpenProducerOK{
 		ProducerID: id, ProducerEpoch: epoch, Partitions: uint32(len(t.Partitions)), Credit: uint64(p.grant), CreditReason: reason,
-		MaxBatch: uint32(l.srv.opts.Limits.BatchBytes), TopicID: t.ID,
+		MaxBatch: uint32(l.srv.opts.Limits.BatchBytes), TopicID: t.ID, Advice: p.told.opening(p.wants),
 	})
 }
 
@@ -229,10 +231,10 @@ func (l *loop) removeProducer(u *[4]uint32, i uint32, p *producer) {
 	if p.prev == 0 {
 		u[wordProducers] = p.next
 	} else {
-		l.prods.at(p.prev).next = p.next
+		l.prods.At(p.prev).next = p.next
 	}
 	if p.next != 0 {
-		l.prods.at(p.next).prev = p.prev
+		l.prods.At(p.next).prev = p.prev
 	}
 	l.dropProducer(i, p)
 }
@@ -244,8 +246,8 @@ func (l *loop) dropProducer(i uint32, p *producer) {
 	} else {
 		l.srv.budget.forget(l, handleOf(i, p.use))
 	}
-	*p = producer{level: 0xff}
-	l.prods.put(i)
+	*p = producer{level: 0xff} // meets no handle
+	l.prods.Put(i)
 }
 
 // produce takes one PRODUCE frame: the hot path in.
@@ -293,6 +295,11 @@ func (l *loop) admit(pr *producer, index uint32, b []byte, ch *mempool.Chunk, to
 		return fault.New(fault.NotSupported, "produce").WithField("attributes").
 			WithDetail("the broker is configured not to take %s values compressed with %s", e.Attributes.Encoding(), e.Attributes.Algorithm())
 	}
+	if e.Attributes.Algorithm() == message.Zstd {
+		if err := l.checkDictionary(pr.topic, b, &e); err != nil {
+			return err
+		}
+	}
 	p, err := pr.topic.Partition(index)
 	if err != nil {
 		return err
@@ -300,6 +307,8 @@ func (l *loop) admit(pr *producer, index uint32, b []byte, ch *mempool.Chunk, to
 	l.stats.batchesIn++
 	l.stats.messagesIn += uint64(e.Count)
 	l.stats.bytesIn += uint64(len(b))
+	l.stats.uncompressedIn += uint64(e.UncompressedLen)
+	l.stats.batchesBy[int(e.Attributes.Algorithm())%Algorithms]++
 	off := uint32(uintptr(unsafe.Pointer(unsafe.SliceData(b))) - uintptr(unsafe.Pointer(unsafe.SliceData(ch.B))))
 	r, err := p.Produce(&e, b, ch, off, pr.level, tok, l.turn.wall)
 	if err != nil {

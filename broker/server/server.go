@@ -30,6 +30,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/portask/portask/broker/bus"
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/mempool"
 	"github.com/portask/portask/broker/monitor/latency"
@@ -47,8 +48,8 @@ type Server struct {
 	loops     []*loop
 	cat       *topic.Catalogue
 	committer *partition.Committer
-	history   *history
-	offload   *offload
+	work      *bus.Pool // of requests and reads of history
+	offload   offload
 	pool      *mempool.Pool
 	budget    budget
 	began     time.Time
@@ -107,7 +108,7 @@ func build(o Options) (*Server, error) {
 		l.msg.helloOK = wire.HelloOK{Version: wire.Version, MaxBatch: uint32(o.Limits.BatchBytes), MaxMessage: uint32(o.Limits.MessageBytes),
 			ServerVersion: o.Version, ClusterID: s.cat.ClusterID(), NodeID: o.NodeID, Opcodes: wire.SupportedOpcodes()}
 	}
-	s.history, s.offload = newHistory(), newOffload()
+	s.work, s.offload = newWork(o.Workers), newOffload()
 	return s, nil
 }
 
@@ -157,8 +158,9 @@ func (s *Server) housekeep() {
 			return
 		case <-s.reloaded:
 			retain.Reset(s.live.Load().retentionEvery)
-		case <-space.C:
+		case now := <-space.C:
 			s.checkSpace()
+			s.pool.Tune(now)
 		case now := <-retain.C:
 			if err := s.cat.Retain(now); err != nil {
 				s.opts.Logger.Error("retention failed", "err", err)
@@ -209,11 +211,10 @@ func (s *Server) Close() error {
 
 // teardown ends what build began, after the event loops have ended.
 func (s *Server) teardown() error {
-	s.offload.close()
-	s.history.close()
+	s.work.Close()
 	for _, l := range s.loops {
-		for k := range l.box.results {
-			releaseRuns(l.box.results[k].runs)
+		for _, r := range l.box.reads.Take(nil) {
+			releaseRuns(r.runs)
 		}
 		// A loop that ended in mid-turn may still hold writer roles.
 		for _, p := range l.flushes {

@@ -120,6 +120,7 @@ func (l *loop) fail(c evloop.Conn, h wire.Header, err error) { l.failWith(c, h, 
 func (l *loop) failWith(c evloop.Conn, h wire.Header, err error, bits fault.Bits) {
 	l.stats.errors++
 	e := wire.FromError(err, h.Opcode)
+	l.shared.failed[min(int(e.Code), len(l.shared.failed)-1)].Add(1)
 	e.Bits |= bits
 	_ = l.send(c, wire.Header{Opcode: wire.OpError.Response(), Correlation: h.Correlation, Handle: h.Handle}, &e)
 }
@@ -220,7 +221,8 @@ func (l *loop) frame(c evloop.Conn, u *[4]uint32, h wire.Header, payload []byte)
 		return l.unsubscribe(c, u, h, payload)
 	case wire.OpFetch:
 		return l.fetch(c, u, h, payload)
-	case wire.OpMetadata, wire.OpListOffsets, wire.OpTopicCreate, wire.OpTopicAlter, wire.OpTopicDelete:
+	case wire.OpMetadata, wire.OpListOffsets, wire.OpTopicCreate, wire.OpTopicAlter, wire.OpTopicDelete,
+		wire.OpDictionaryList, wire.OpDictionaryGet, wire.OpDictionaryAdd, wire.OpDictionaryUse:
 		return l.admin(c, h, payload)
 	case wire.OpClose:
 		if err := new(wire.Close).Parse(payload); err != nil {
@@ -244,13 +246,13 @@ func (l *loop) closed(c evloop.Conn, reason error) {
 	u := l.ev.User(c)
 	if u != nil {
 		for i := u[wordProducers]; i != 0; {
-			p := l.prods.at(i)
+			p := l.prods.At(i)
 			next := p.next
 			l.dropProducer(i, p)
 			i = next
 		}
 		for i := u[wordSubs]; i != 0; {
-			s := l.subs.at(i)
+			s := l.subs.At(i)
 			next := s.connNext
 			l.dropSub(i, s)
 			i = next

@@ -107,7 +107,7 @@ func TestProduceAndDeliver(t *testing.T) {
 	if !slices.Equal(d.values, []string{"a-0", "a-1", "a-2", "b-0", "b-1"}) || d.head.Partition != 1 || d.head.HWM != 5 {
 		t.Fatalf("delivered %v %+v", d.values, d.head)
 	}
-	if got := r.l.subs.at(sub & handlesMax).credit; got != 1<<20-int64(d.frame) {
+	if got := r.l.subs.At(sub & handlesMax).credit; got != 1<<20-int64(d.frame) {
 		t.Fatalf("credit %d after a frame of %d", got, d.frame)
 	}
 	r.quiet(k)
@@ -349,7 +349,7 @@ func TestProducerCreditIsTheMemoryBound(t *testing.T) {
 	var credit wire.Credit
 	first, _ := splitHandle(last)
 	for i := uint32(1); i < first-1; i++ {
-		r.request(a, handleOf(i, r.l.prods.at(i).use), wire.OpCloseProducer, &wire.CloseProducer{})
+		r.request(a, handleOf(i, r.l.prods.Slot(i).use), wire.OpCloseProducer, &wire.CloseProducer{})
 	}
 	n := 0
 	for n < 2 {
@@ -396,7 +396,7 @@ func TestDeletedTopicEndsItsSubscriptions(t *testing.T) {
 	r.refusal(k, fault.NotFound, "topic")
 	r.produce(k, h, 2, batchOf(t, message.Producer{}, "a", 1))
 	r.refusal(k, fault.NotFound, "topic")
-	if r.l.subs.used != 2 || len(r.l.subs.free) != 1 {
+	if r.l.subs.Top() != 2 || r.l.subs.Live() != 0 {
 		t.Fatal("the subscription was not freed")
 	}
 }
@@ -454,8 +454,8 @@ func TestClosedConnectionsLeaveNothing(t *testing.T) {
 		r.request(c, 0, wire.OpFetch, &wire.Fetch{Topic: "t", MinBytes: 1, MaxBytes: 1, MaxWaitMs: 1000})
 		r.end(c, errors.New("gone"))
 	}
-	if r.s.budget.free != free || len(r.l.fetches) != 0 || r.l.subs.used > 3 || r.l.prods.used > 2 {
-		t.Fatalf("left: budget %d of %d, %d fetches, %d subscriptions, %d producers", r.s.budget.free, free, len(r.l.fetches), r.l.subs.used, r.l.prods.used)
+	if r.s.budget.free != free || len(r.l.fetches) != 0 || r.l.subs.Top() > 3 || r.l.prods.Top() > 2 {
+		t.Fatalf("left: budget %d of %d, %d fetches, %d subscriptions, %d producers", r.s.budget.free, free, len(r.l.fetches), r.l.subs.Top(), r.l.prods.Top())
 	}
 	if p := r.s.cat.ByNum(0); p.Interest() != 0 {
 		t.Fatal("the loop still asks for news")

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/mempool"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/monitor/latency"
@@ -23,9 +24,13 @@ type Stats struct {
 // Counters count what passed. Batches in are counted when they were checked,
 // batches out when the first byte of their frame was written.
 type Counters struct {
-	Opened, Closed                        uint64 // connections
-	Frames, Errors                        uint64 // frames taken, ERROR frames sent
-	BatchesIn, MessagesIn, BytesIn, Acks  uint64
+	Opened, Closed                       uint64 // connections
+	Frames, Errors                       uint64 // frames taken, ERROR frames sent
+	BatchesIn, MessagesIn, BytesIn, Acks uint64
+	// UncompressedIn is what the batches in said to be uncompressed, envelopes
+	// apart; BatchesBy counts them by algorithm.
+	UncompressedIn                        uint64
+	BatchesBy                             [Algorithms]uint64
 	Duplicates                            uint64 // acks of batches that were stored before
 	Delivers, BatchesOut, BytesOut        uint64
 	MessagesOut                           uint64
@@ -38,6 +43,8 @@ type Counters struct {
 type loopStats struct {
 	opened, closed, frames, errors       uint64
 	batchesIn, messagesIn, bytesIn, acks uint64
+	uncompressedIn                       uint64
+	batchesBy                            [Algorithms]uint64
 	duplicates                           uint64
 	delivers, batchesOut, bytesOut       uint64
 	messagesOut                          uint64
@@ -50,15 +57,24 @@ type loopStats struct {
 type published struct {
 	last Counters // what was stored; the loop's own
 	now  [numCounters]atomic.Uint64
+	// failed counts ERROR frames by code: too few to be collected first.
+	failed [codes]atomic.Uint64
 }
+
+// codes is above all codes of fault.
+const codes = 256
 
 // fields are the counters in the order of published.now.
 func (c *Counters) fields() [numCounters]*uint64 {
 	return [...]*uint64{&c.Opened, &c.Closed, &c.Frames, &c.Errors, &c.BatchesIn, &c.MessagesIn, &c.BytesIn, &c.Acks, &c.Duplicates,
-		&c.Delivers, &c.BatchesOut, &c.BytesOut, &c.MessagesOut, &c.HistoryReads, &c.Leases, &c.Connections, &c.Producers, &c.Subscriptions}
+		&c.Delivers, &c.BatchesOut, &c.BytesOut, &c.MessagesOut, &c.HistoryReads, &c.Leases, &c.Connections, &c.Producers, &c.Subscriptions, &c.UncompressedIn,
+		&c.BatchesBy[0], &c.BatchesBy[1], &c.BatchesBy[2], &c.BatchesBy[3], &c.BatchesBy[4], &c.BatchesBy[5]}
 }
 
-const numCounters = 18
+// Algorithms is the number of compression algorithms, none included.
+const Algorithms = int(message.Brotli) + 1
+
+const numCounters = 19 + Algorithms
 
 func (l *loop) publish() {
 	c := l.counters()
@@ -101,7 +117,22 @@ func (l *loop) counters() Counters {
 	return Counters{Opened: t.opened, Closed: t.closed, Frames: t.frames, Errors: t.errors, BatchesIn: t.batchesIn, MessagesIn: t.messagesIn,
 		BytesIn: t.bytesIn, Acks: t.acks, Duplicates: t.duplicates, Delivers: t.delivers, BatchesOut: t.batchesOut, BytesOut: t.bytesOut,
 		MessagesOut: t.messagesOut, HistoryReads: t.historyReads, Leases: t.leases, Connections: t.opened - t.closed,
-		Producers: l.prods.live(), Subscriptions: l.subs.live()}
+		Producers: uint64(l.prods.Live()), Subscriptions: uint64(l.subs.Live()),
+		UncompressedIn: t.uncompressedIn, BatchesBy: t.batchesBy}
+}
+
+// Errors counts the ERROR frames that were sent, by code; those of codes that
+// this version does not know are under the last one.
+func (s *Server) Errors() map[fault.Code]uint64 {
+	all := make(map[fault.Code]uint64)
+	for _, l := range s.loops {
+		for c := range l.shared.failed {
+			if n := l.shared.failed[c].Load(); n > 0 {
+				all[fault.Code(c)] += n
+			}
+		}
+	}
+	return all
 }
 
 // turnClock is the time at which a turn took its first batch, read once: the

@@ -46,10 +46,10 @@ func (s *subscription) connection() evloop.Conn { return evloop.Conn{Index: s.co
 
 func (l *loop) subOf(c evloop.Conn, handle uint32) (uint32, *subscription) {
 	i, use := splitHandle(handle)
-	if !l.subs.has(i) {
+	if !l.subs.Has(i) {
 		return 0, nil
 	}
-	s := l.subs.at(i)
+	s := l.subs.Slot(i) // of any use
 	if s.flags&subOpen == 0 || s.use != use || s.conn != c.Index || s.gen != c.Gen {
 		return 0, nil
 	}
@@ -122,13 +122,12 @@ func (l *loop) addSub(c evloop.Conn, p *partition.Partition, off message.Offset)
 	if err := takeHandle(u, "subscribe"); err != nil {
 		return 0, nil, err
 	}
-	i := l.subs.get()
+	i, s := l.subs.Take()
 	if i > handlesMax {
-		l.subs.put(i)
+		l.subs.Put(i)
 		u[wordState] -= oneHandle
 		return 0, nil, fault.New(fault.ResourceExhausted, "subscribe").WithField("subscriptions").WithLimit(int64(i), handlesMax)
 	}
-	s := l.subs.at(i)
 	l.useCount++
 	slot := l.partSlot(p.Num())
 	*s = subscription{cursor: int64(off), conn: c.Index, gen: c.Gen, part: p.Num(), connNext: u[wordSubs], partNext: slot.first, use: l.useCount, flags: subOpen}
@@ -136,11 +135,11 @@ func (l *loop) addSub(c evloop.Conn, p *partition.Partition, off message.Offset)
 		s.flags |= subLate
 	}
 	if next := u[wordSubs]; next != 0 {
-		l.subs.at(next).connPrev = i
+		l.subs.At(next).connPrev = i
 	}
 	u[wordSubs] = i
 	if slot.first != 0 {
-		l.subs.at(slot.first).partPrev = i
+		l.subs.At(slot.first).partPrev = i
 	}
 	slot.first = i
 	slot.count++
@@ -155,12 +154,12 @@ func (l *loop) addSub(c evloop.Conn, p *partition.Partition, off message.Offset)
 func (l *loop) dropSub(i uint32, s *subscription) {
 	slot := l.partSlot(s.part)
 	if s.partPrev != 0 {
-		l.subs.at(s.partPrev).partNext = s.partNext
+		l.subs.At(s.partPrev).partNext = s.partNext
 	} else {
 		slot.first = s.partNext
 	}
 	if s.partNext != 0 {
-		l.subs.at(s.partNext).partPrev = s.partPrev
+		l.subs.At(s.partNext).partPrev = s.partPrev
 	}
 	slot.count--
 	if slot.count == 0 {
@@ -177,10 +176,10 @@ func (l *loop) dropSub(i uint32, s *subscription) {
 	}
 	if r := l.ahead[i]; r != nil {
 		delete(l.ahead, i)
-		releaseRuns(r.runs)
+		l.dropRead(r)
 	}
 	*s = subscription{}
-	l.subs.put(i)
+	l.subs.Put(i)
 }
 
 // removeSub drops a subscription of a live connection.
@@ -195,10 +194,10 @@ func (l *loop) removeSub(i uint32, s *subscription) {
 		}
 	}
 	if s.connPrev != 0 {
-		l.subs.at(s.connPrev).connNext = s.connNext
+		l.subs.At(s.connPrev).connNext = s.connNext
 	}
 	if s.connNext != 0 {
-		l.subs.at(s.connNext).connPrev = s.connPrev
+		l.subs.At(s.connNext).connPrev = s.connPrev
 	}
 	l.dropSub(i, s)
 }

@@ -145,8 +145,8 @@ func (l *Loop) shed() {
 	if left < l.withReserve() {
 		limit *= 5
 	}
-	for i := uint32(0); i < l.slab.top && left >= l.o.InBudgetBytes; i++ {
-		r := l.slab.at(i)
+	for i := uint32(1); i < l.slab.Top() && left >= l.o.InBudgetBytes; i++ {
+		r := l.slab.Slot(i)
 		if r.state == stOpen && r.in != 0 && r.flags&(fPartial|fPaused) == fPartial && uint32(l.now)-r.since >= limit {
 			left -= len(l.ins[r.in-1].ch.B)
 			l.close(Conn{i, r.gen}, r, ErrPartial)
@@ -191,34 +191,31 @@ func (l *Loop) retryStarved() {
 // for the whole unit if need is known and reasonable. Nothing that was not
 // handed out may lie in the chunk. It reports false if the pool is exhausted.
 func (l *Loop) ensureRecv(have, need int) bool {
-	want := max(l.recvSize/4, have+4<<10, min(need, l.recvSize/2))
+	size := l.recvSize.Size()
+	want := max(size/4, have+4<<10, min(need, size/2))
 	if l.recv != nil {
 		if l.recv.Sole() {
 			l.recvPos = 0 // nobody keeps what was handed out
 		}
-		rightSize := l.recvPos > 0 || len(l.recv.B) == l.recvSize
+		rightSize := l.recvPos > 0 || len(l.recv.B) == size
 		if rightSize && len(l.recv.B)-l.recvPos >= want {
 			return true
 		}
 		l.dropRecv()
 	}
-	size := max(l.recvSize, want)
+	size = max(size, want)
 	l.recv = l.o.Pool.Get(size)
 	if l.recv == nil && size > minRecv {
 		l.recv = l.o.Pool.Get(max(minRecv, want)) // better slowly than not at all
 		if l.recv != nil {
-			l.recvSize = len(l.recv.B)
-			return true
+			l.recvSize.Limit(len(l.recv.B))
 		}
 	}
-	if l.recv == nil {
-		return false
-	}
-	l.recvSize = len(l.recv.B)
-	return true
+	return l.recv != nil
 }
 
-// minRecv is the receive chunk when the pool is nearly exhausted.
+// minRecv is the least receive chunk, and the one when the pool is nearly
+// exhausted.
 const minRecv = 64 << 10
 
 // dropRecv gives the receive chunk up.
@@ -226,24 +223,5 @@ func (l *Loop) dropRecv() {
 	if l.recv != nil {
 		finishChunk(l.o.Pool, l.recv)
 		l.recv, l.recvPos = nil, 0
-	}
-}
-
-// noteFill lets the receive chunk grow while reads fill it and shrink when they
-// have not for a while.
-func (l *Loop) noteFill(n, room int) {
-	switch {
-	case n == room && room >= l.recvSize/2:
-		l.recvLow = 0
-		l.recvSize = min(2*l.recvSize, mempool.ClassBytes(l.o.ReadMaxBytes))
-	case l.recvSize != mempool.ClassBytes(l.o.ReadBytes):
-		if l.recvLow++; l.recvLow >= shrinkAfter {
-			l.recvLow = 0
-			if base := mempool.ClassBytes(l.o.ReadBytes); l.recvSize > base {
-				l.recvSize /= 2
-			} else {
-				l.recvSize = base
-			}
-		}
 	}
 }

@@ -9,7 +9,7 @@ const (
 	lingerBytes = 1 << 20
 	// scanAtLeast is how many records a tick looks at; all of them once a
 	// second where there are more.
-	scanAtLeast = slabRecords
+	scanAtLeast = 4096
 )
 
 // Close ends the connection without waiting for its output. Closed follows
@@ -143,11 +143,11 @@ func (l *Loop) markTimed() { l.timed, l.timedSeen = true, true }
 // scan looks for connections past a deadline, in slices: no connection has a
 // timer. passed is the time since the last scan in ms.
 func (l *Loop) scan(passed int64) {
-	top := l.slab.top
+	top := l.slab.Top()
 	n := max(scanAtLeast, int64(top)*passed/1000)
 	now := uint32(l.now)
 	for ; n > 0 && l.scanAt < top; n-- {
-		r := l.slab.at(l.scanAt)
+		r := l.slab.Slot(l.scanAt)
 		if r.state != stFree && r.state != stClosing {
 			l.checkDeadline(Conn{l.scanAt, r.gen}, r, now)
 		}
@@ -216,8 +216,8 @@ func (l *Loop) checkDeadline(c Conn, r *record, now uint32) {
 // stopAll ends the loop: all connections are closed, Closed is called for each.
 func (l *Loop) stopAll() {
 	l.receiveOrders() // sockets posted before the order
-	for i := range l.slab.top {
-		r := l.slab.at(i)
+	for i := uint32(1); i < l.slab.Top(); i++ {
+		r := l.slab.Slot(i)
 		c := Conn{i, r.gen}
 		switch r.state {
 		case stLinger:
@@ -233,5 +233,5 @@ func (l *Loop) stopAll() {
 	l.dropRecv()
 	l.publish()
 	l.io.close()
-	l.slab.drop()
+	l.slab.Drop()
 }

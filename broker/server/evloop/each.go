@@ -3,8 +3,8 @@ package evloop
 // Each calls f for every connection that is open. f may close connections and
 // send to them; connections opened meanwhile may be left out.
 func (l *Loop) Each(f func(Conn)) {
-	for i := range l.slab.top {
-		if r := l.slab.at(i); r.state == stOpen {
+	for i := uint32(1); i < l.slab.Top(); i++ {
+		if r := l.slab.Slot(i); r.state == stOpen {
 			f(Conn{Index: i, Gen: r.gen})
 		}
 	}

@@ -91,7 +91,8 @@ type Options struct {
 	Loops int
 	// Handler makes the handler of each loop. Required.
 	Handler func(loop int) Handler
-	// Pool lends all buffers. Default: a pool of its own with default bounds.
+	// Pool lends all buffers; whoever made it calls its Tune. Default: a pool of
+	// its own with default bounds, which keeps what it took until Close.
 	Pool *mempool.Pool
 	// Engine is "epoll" or "std"; default epoll where it exists.
 	Engine string

@@ -27,9 +27,6 @@ const (
 	// TurnEnd: what a turn took in should still be in the processor's cache when
 	// it is written and delivered, and who delivers must keep up with who reads.
 	bytesPerTurn = 1 << 20
-	// shrinkAfter is how many reads in a row must leave room before the receive
-	// chunk gets smaller again.
-	shrinkAfter = 64
 )
 
 // input reads one connection: at most readsPerTurn reads, then the rest waits
@@ -98,7 +95,7 @@ func (l *Loop) readJoined(c Conn, r *record, have []byte, need int, bounded bool
 	if !ok {
 		return false // what it had, it still has
 	}
-	l.noteFill(n, len(room))
+	l.recvSize.Fill(n, len(room), l.now)
 	r.inlineN = 0
 	if r.in != 0 {
 		l.dropBorrowed(c, r)

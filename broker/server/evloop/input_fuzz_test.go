@@ -183,8 +183,8 @@ func FuzzInput(f *testing.F) {
 		}
 		turn()
 		turn()
-		if l.slab.used != 0 {
-			t.Errorf("%d connections left", l.slab.used)
+		if l.slab.Live() != 0 {
+			t.Errorf("%d connections left", l.slab.Live())
 		}
 		l.stopAll()
 		if l.inBytes != 0 || l.outBytes != 0 {

@@ -567,7 +567,7 @@ func TestReceiveChunkIsReusedAndGivenUp(t *testing.T) {
 		}}
 		idle := make(chan struct{})
 		h.tick = func(l *Loop, _ int64) {
-			if l.slab.used > 0 && l.recv == nil && len(idle) == 0 {
+			if l.slab.Live() > 0 && l.recv == nil && len(idle) == 0 {
 				select {
 				case idle <- struct{}{}:
 				default:

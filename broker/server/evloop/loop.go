@@ -37,8 +37,7 @@ type Loop struct {
 
 	recv     *mempool.Chunk // receive chunk, nil while idle
 	recvPos  int            // bytes of it in use
-	recvSize int            // size of the next one
-	recvLow  int            // reads in a row that left room
+	recvSize mempool.Sizer  // size of the next one
 
 	ins     []inBuf // borrowed input, by record.in - 1
 	insFree []uint32
@@ -236,7 +235,7 @@ func (l *Loop) timeout() int {
 	at := int64(-1)
 	if l.busy || l.timed || len(l.starved) > 0 || !l.listening {
 		at = l.lastTick + l.srv.tickBusy
-	} else if l.slab.used > 0 {
+	} else if l.slab.Live() > 0 {
 		at = l.lastTick + tickIdle
 	}
 	if l.wantTick != 0 && (at < 0 || l.wantTick < at) {
@@ -256,7 +255,7 @@ func (l *Loop) tick() {
 	case due:
 	case l.busy || l.timed || len(l.starved) > 0 || !l.listening:
 		due = l.now >= l.lastTick+l.srv.tickBusy
-	case l.slab.used > 0:
+	case l.slab.Live() > 0:
 		due = l.now >= l.lastTick+tickIdle
 	}
 	if !due {
@@ -279,14 +278,16 @@ func (l *Loop) tick() {
 	l.h.Tick(l, l.now)
 }
 
-// tidy gives memory back: the receive chunk after a quiet while and, once a
-// second for all loops, what the pool has too much.
+// tidy gives memory back after a quiet while. What the pool has too much is its
+// owner's affair.
 func (l *Loop) tidy(idle bool) {
 	l.idleTicks++
 	if !idle {
 		l.idleTicks = 0
 	}
-	if l.idleTicks == 1 || l.slab.used == 0 {
+	l.recvSize.Idle(l.now)
+	l.slab.Shrink()
+	if l.idleTicks == 1 || l.slab.Live() == 0 {
 		l.dropRecv()
 		l.runqOld = nil
 		for _, list := range []*[]Conn{&l.runq, &l.dirty, &l.reaped, &l.starved} {
@@ -297,9 +298,6 @@ func (l *Loop) tidy(idle bool) {
 		if len(l.reasons) == 0 {
 			l.reasons = make(map[Conn]error)
 		}
-	}
-	if last := l.srv.lastTrim.Load(); l.now-last >= 1000 && l.srv.lastTrim.CompareAndSwap(last, l.now) {
-		l.o.Pool.Trim()
 	}
 }
 

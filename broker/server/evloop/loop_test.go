@@ -21,10 +21,10 @@ func TestRecordIsOneCacheLine(t *testing.T) {
 }
 
 func TestSlab(t *testing.T) {
-	var s slab
-	defer s.drop()
+	s := newSlab()
+	defer s.Drop()
 	var conns []Conn
-	for range 3 * slabRecords / 2 {
+	for range 3 * mempool.SlabRecords / 2 {
 		c, r := s.take()
 		if r.gen%2 != 1 || s.get(c) != r {
 			t.Fatalf("take: %+v", c)
@@ -32,8 +32,8 @@ func TestSlab(t *testing.T) {
 		r.user[3] = 7
 		conns = append(conns, c)
 	}
-	if len(s.blocks) != 2 || s.used != len(conns) {
-		t.Fatalf("%d blocks, %d used", len(s.blocks), s.used)
+	if st := s.Stats(); st.Bytes != 2*recordBytes*mempool.SlabRecords || st.Live != len(conns) {
+		t.Fatalf("%+v", st)
 	}
 	for _, c := range conns {
 		s.put(c, s.get(c))
@@ -41,19 +41,34 @@ func TestSlab(t *testing.T) {
 			t.Fatalf("%+v is alive after put", c)
 		}
 	}
-	for range conns {
-		c, r := s.take()
-		if r.user != [4]uint32{} {
-			t.Fatal("a record was not cleared")
+	for _, shrunk := range []bool{false, true} { // a name stays stale although its memory is new
+		if shrunk {
+			s.Shrink()
+			if st := s.Stats(); st.Bytes != 0 {
+				t.Fatalf("no connection is left: %+v", st)
+			}
 		}
-		if s.get(Conn{c.Index, c.Gen - 2}) != nil {
-			t.Fatal("the old name still works")
+		var again []Conn
+		for range conns {
+			c, r := s.take()
+			if r.user != [4]uint32{} {
+				t.Fatal("a record was not cleared")
+			}
+			again = append(again, c)
+		}
+		for _, c := range conns {
+			if s.get(c) != nil {
+				t.Fatalf("the old name %+v works again", c)
+			}
+		}
+		if st := s.Stats(); st.Bytes != 2*recordBytes*mempool.SlabRecords {
+			t.Fatalf("freed slots were not taken again: %+v", st)
+		}
+		for _, c := range again {
+			s.put(c, s.get(c))
 		}
 	}
-	if len(s.blocks) != 2 {
-		t.Fatalf("freed slots were not taken again: %d blocks", len(s.blocks))
-	}
-	for _, c := range []Conn{{}, {Index: 1 << 31, Gen: 1}, {Index: s.top, Gen: 1}} {
+	for _, c := range []Conn{{}, {Index: 1 << 31, Gen: 1}, {Index: s.Top(), Gen: 1}} {
 		if s.get(c) != nil {
 			t.Errorf("%+v is alive", c)
 		}

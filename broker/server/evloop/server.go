@@ -23,7 +23,6 @@ type Server struct {
 	tickBusy int64 // ms, immutable
 	deadline struct{ pre, partial, pressed, idle, close uint32 }
 
-	lastTrim     atomic.Int64 // Loop.Now of the last Trim of the pool
 	refused      atomic.Uint64
 	acceptErrors atomic.Uint64 // of the std listener
 	serving      atomic.Bool
@@ -86,7 +85,8 @@ func (s *Server) newLoop(i int, n netio) *Loop {
 	return &Loop{
 		id: i, srv: s, o: &s.o, io: n, h: s.o.Handler(i), now: 1,
 		events: make([]event, eventsPerWait), reasons: make(map[Conn]error),
-		recvSize: mempool.ClassBytes(s.o.ReadBytes), listening: true, done: make(chan struct{}),
+		recvSize: mempool.NewSizer(min(minRecv, s.o.ReadBytes), s.o.ReadBytes, s.o.ReadMaxBytes), slab: newSlab(),
+		listening: true, done: make(chan struct{}),
 	}
 }
 

@@ -1,10 +1,12 @@
 package evloop
 
+import "github.com/portask/portask/broker/mempool"
+
 // record is all that an idle connection owns. It has no pointers, so a million
 // of them cost the garbage collector nothing, and is one cache line.
 //
-//	 0  gen       bumped when the slot is taken and when it is freed: odd = taken
-//	 4  fd        descriptor; in a free slot the next free slot + 1
+//	 0  gen       odd, another one for each connection of the loop
+//	 4  fd        descriptor
 //	 8  flags
 //	10  inlineN   bytes in inline
 //	11  state
@@ -39,9 +41,7 @@ const (
 	recordBytes = 64
 	inlineBytes = 16
 
-	slabShift   = 12 // 4,096 records, 256 KiB
-	slabRecords = 1 << slabShift
-	idleNever   = 1<<16 - 1
+	idleNever = 1<<16 - 1
 )
 
 // Flags of a record.
@@ -71,23 +71,23 @@ const (
 	stLinger        // Closed was called; waiting for the peer's end, see linger
 )
 
-// slab holds the records of one loop in blocks that never move. A free slot is
-// taken from the ones used last, so that the records in use stay dense.
+// slab holds the records of one loop, outside of the heap, so that idle
+// connections do not raise the collector's goal.
 type slab struct {
-	blocks [][]record
-	free   uint32 // first free slot + 1
-	top    uint32 // slots below were used at least once
-	used   int
+	mempool.Slab[record]
+	// gen counts connections, in twos: their generations are odd. None comes
+	// twice, so that stale names of shrunk blocks stay stale.
+	gen uint32
 }
 
-func (s *slab) at(i uint32) *record { return &s.blocks[i>>slabShift][i&(slabRecords-1)] }
+func newSlab() slab { return slab{Slab: mempool.NewSlabOffHeap[record]()} }
 
 // get returns the record of c, or nil if c is stale or was never valid.
 func (s *slab) get(c Conn) *record {
-	if c.Index >= s.top {
+	if !s.Has(c.Index) {
 		return nil
 	}
-	r := s.at(c.Index)
+	r := s.Slot(c.Index)
 	if r.gen != c.Gen || r.state == stFree {
 		return nil
 	}
@@ -96,36 +96,14 @@ func (s *slab) get(c Conn) *record {
 
 // take returns a free slot, cleared, with a new generation.
 func (s *slab) take() (Conn, *record) {
-	var i uint32
-	if s.free != 0 {
-		i = s.free - 1
-		s.free = uint32(s.at(i).fd)
-	} else {
-		i = s.top
-		if int(i>>slabShift) == len(s.blocks) {
-			s.blocks = append(s.blocks, newRecords())
-		}
-		s.top++
-	}
-	r := s.at(i)
-	*r = record{gen: r.gen + 1, state: stOpen}
-	s.used++
+	i, r := s.Take()
+	r.gen, r.state = s.gen|1, stOpen
+	s.gen += 2
 	return Conn{i, r.gen}, r
 }
 
 // put frees the slot of c.
 func (s *slab) put(c Conn, r *record) {
-	r.gen++
 	r.state = stFree
-	r.fd = int32(s.free)
-	s.free = c.Index + 1
-	s.used--
-}
-
-// drop frees all blocks; every Conn is stale afterwards.
-func (s *slab) drop() {
-	for _, b := range s.blocks {
-		freeRecords(b)
-	}
-	*s = slab{}
+	s.Put(c.Index)
 }

@@ -43,8 +43,8 @@ const metaMaxBytes = 4 * storage.MaxMetaBytes
 // Options are the engine's settings.
 type Options struct {
 	// MaxBytes bounds the blocks of all logs, those under leases included.
-	// Besides, up to 1/16 of it, at most 4 MiB, is kept as free blocks, and an
-	// index of under 1 % of it. 0 is DefaultMaxBytes; the least is 64 KiB.
+	// Free blocks that were in use lately count within it and 1/16 more, at most
+	// 4 MiB. An index of under 1 % of it comes on top. 0 is DefaultMaxBytes; the least is 64 KiB.
 	MaxBytes int64
 
 	poison bool // overwrite blocks that are given back, for tests
@@ -93,6 +93,7 @@ func Open(o Options) (*Engine, error) {
 		pool: mempool.NewPool(mempool.Options{
 			MaxBytes: int(o.MaxBytes), KeepBytes: -1, Poison: o.poison,
 			FreeBytes: int(min(o.MaxBytes/16, mempool.DefaultFreeBytes)),
+			Leaked:    func(string) {}, // runs may outlive the engine
 		}),
 		maxBytes: o.MaxBytes,
 		// An earlier process may have had logs of the same name, and epochs

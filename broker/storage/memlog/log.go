@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/mempool"
@@ -279,6 +280,7 @@ func (l *Log) OffsetForTime(us int64) (message.Offset, error) {
 
 // Retain drops whole blocks; never the last one.
 func (l *Log) Retain(p storage.Retention, now int64, below message.Offset) (removed int64, err error) {
+	defer l.e.pool.Tune(time.Now()) // retention is called now and then, and frees blocks
 	if err := l.errClosed("retain"); err != nil {
 		return 0, err
 	}
