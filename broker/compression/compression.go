@@ -14,9 +14,41 @@
 // None of them adds a checksum of its own, because the batch carries a CRC32C
 // of the compressed bytes.
 //
+// A body is a whole batch: many messages are compressed in one call, and share
+// what they have in common. 64 messages of 250 bytes become 6 times smaller as
+// one body, at a tenth of the time, and 1.3 times one by one (BenchmarkBatch).
+// Where batches stay small a Dictionary of zstd takes the place of their
+// neighbours; TrainDictionary makes one from samples. EstimateRatio looks at a
+// sample of a body to say whether trying is worth it.
+//
+// # Copies
+//
+// Encoders and decoders write straight into the caller's slice, and with Bound's
+// (or declared bytes and 16 more of) room in it nothing is allocated or moved.
+// Some keep what they need of the input: zstd's encoder copies bodies that are
+// longer than a block or used with a dictionary into its window, brotli's and
+// gzip's copy everything into theirs; lz4, snappy and a zstd body of one block
+// are read in place. A body that is not worth compressing is not copied at all:
+// Policy.Compress leaves dst alone. message.None copies, for callers that want
+// one form for all; those that can use src itself should.
+//
+// # Memory
+//
 // All functions may be called from any number of goroutines. Coders are kept
-// in free lists of at most GOMAXPROCS items per algorithm, level and
-// direction, so the memory held when idle is bounded (see keep).
+// in free lists of at most GOMAXPROCS items per algorithm, level and direction,
+// so the memory held when idle is bounded. Nothing is made before it is first
+// used, not even the lists. One idle coder holds at most about (MiB, measured by
+// a test)
+//
+//	          fastest  balanced  smallest  decoder
+//	gzip      0.8      1.1       1.4       0.1
+//	snappy    nothing
+//	lz4       0.1      0.8       0.8       nothing
+//	zstd      1.8      2.8       5.7       0.2
+//	brotli    2.2      2.5       4.3       0.1
+//
+// of which zstd has a second kind for bodies without repeats, below the smallest
+// level, and lists of its own for each Dictionary.
 package compression
 
 import (

@@ -135,6 +135,40 @@ func readAll(r interface{ Read([]byte) (int, error) }) ([]byte, error) {
 	return b.Bytes(), err
 }
 
+// TestZstdLiterals: what has no repeats but unequal frequencies becomes smaller
+// at every level, and what has neither does not take the second try.
+func TestZstdLiterals(t *testing.T) {
+	for i, p := range payloads() {
+		least := map[string]float64{"table of numbers": 2, "uuids": 1.7, "random decimals": 2, "hex of random": 1.8, "base64 of random": 1.2, "json with base64": 1.15}[p.name]
+		if least == 0 {
+			continue
+		}
+		for _, n := range []int{1 << 10, 64 << 10} {
+			src := p.make(n, rand.New(rand.NewPCG(1, uint64(i))))
+			for level := range levels {
+				enc, err := AppendCompress(nil, src, message.Zstd, level)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if r := float64(n) / float64(len(enc)); n > 1<<10 && r < least || r < 1 {
+					t.Errorf("%s, %d bytes, %s: ratio %.2f, want %.2f", p.name, n, level, r, least)
+				}
+				if dec, err := AppendDecompress(nil, enc, message.Zstd, n, Limits{}); err != nil || !bytes.Equal(dec, src) {
+					t.Errorf("%s, %d bytes, %s: %v", p.name, n, level, err)
+				}
+			}
+		}
+	}
+	for l := range levels {
+		zstdLiteral[l].free = nil
+	}
+	for _, src := range [][]byte{random(1 << 10), random(64 << 10), text(64 << 10), nil} {
+		if _, err := AppendCompress(nil, src, message.Zstd, LevelFastest); err != nil || zstdLiteral[LevelFastest].free != nil {
+			t.Errorf("%d bytes were tried twice, %v", len(src), err)
+		}
+	}
+}
+
 // TestLZ4Foreign reads frames with every feature other writers use.
 func TestLZ4Foreign(t *testing.T) {
 	src := text(700 << 10)
@@ -208,19 +242,31 @@ func TestBound(t *testing.T) {
 	}
 }
 
-// TestBoundNeedsNoGrowth: with Bound's room the encoder stays in dst.
-func TestBoundNeedsNoGrowth(t *testing.T) {
+// TestNoCopies: with room in dst coders stay in it, at every level and in both
+// directions, and a body that is not worth compressing is not touched.
+func TestNoCopies(t *testing.T) {
+	same := func(a, b []byte) bool { return &a[:1][0] == &b[:1][0] }
 	for _, a := range algorithms {
-		for _, src := range [][]byte{nil, random(5000), text(5000)} {
-			dst := make([]byte, 0, Bound(a, len(src))+1)
-			out, err := AppendCompress(dst, src, a, LevelFastest)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(out) > 0 && &out[0] != &dst[:1][0] {
-				t.Errorf("%s: output of %d bytes left the slice it was given", a, len(out))
+		for level := range levels {
+			for _, src := range [][]byte{nil, random(5000), text(5000), text(300 << 10), []byte(fmt.Sprintf("%x", random(5000)))} {
+				dst := make([]byte, 0, Bound(a, len(src))+1)
+				enc, err := AppendCompress(dst, src, a, level)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !same(enc, dst) {
+					t.Errorf("%s %s: output of %d bytes left the slice it was given", a, level, len(enc))
+				}
+				out := make([]byte, 0, len(src)+decodeSlack)
+				dec, err := AppendDecompress(out, enc, a, len(src), Limits{})
+				if err != nil || !same(dec, out) {
+					t.Errorf("%s %s: %d bytes decoded into another slice, %v", a, level, len(dec), err)
+				}
 			}
 		}
+	}
+	if out, a := DefaultPolicy().Compress(nil, random(64<<10)); out != nil || a != message.None {
+		t.Errorf("%s: %d bytes for a body that stays as it is", a, cap(out))
 	}
 }
 

@@ -69,7 +69,7 @@ func TestIdleMemory(t *testing.T) {
 	}
 	empty := func() {
 		for l := range levels {
-			gzipEncoders[l].free, lz4HC[l].free, zstdEncoders[l].free, brotliEncoders[l].free = nil, nil, nil, nil
+			gzipEncoders[l].free, lz4HC[l].free, zstdEncoders[l].free, zstdLiteral[l].free, brotliEncoders[l].free = nil, nil, nil, nil, nil
 		}
 		lz4Fast.free, gzipDecoders.free, zstdDecoders.free, brotliDecoders.free = nil, nil, nil, nil
 	}

@@ -25,6 +25,10 @@ const (
 
 var (
 	zstdEncoders = perLevel(func(l Level) *zstd.Encoder { return newZstdEncoder(l, zstd.WithWindowSize(zstdWindow)) })
+	// zstdLiteral are those of appendZstd's second try.
+	zstdLiteral = perLevel(func(l Level) *zstd.Encoder {
+		return newZstdEncoder(l, zstd.WithWindowSize(zstdWindow), zstd.WithAllLitEntropyCompression(true))
+	})
 	zstdDecoders = newKeep(func() *zstd.Decoder { return newZstdDecoder() })
 )
 
@@ -32,8 +36,8 @@ var (
 // from a dictionary that was checked.
 func newZstdEncoder(l Level, more ...zstd.EOption) *zstd.Encoder {
 	level := [levels]zstd.EncoderLevel{zstd.SpeedFastest, zstd.SpeedDefault, zstd.SpeedBetterCompression}[l]
-	e, err := zstd.NewWriter(nil, append(more, zstd.WithEncoderLevel(level),
-		zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithZeroFrames(true))...)
+	e, err := zstd.NewWriter(nil, append([]zstd.EOption{zstd.WithEncoderLevel(level),
+		zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithZeroFrames(true)}, more...)...)
 	if err != nil {
 		panic(err)
 	}
@@ -71,10 +75,23 @@ func boundZstd(n int) int {
 	return head + 3*blocks + n
 }
 
+// appendZstd tries twice where the first try saves next to nothing, which took
+// it little time: below LevelSmallest the library codes the bytes of a block by
+// their frequencies only if it found repeats in it. Digits, hexadecimal, base64
+// and arrays of numbers, which have none, became 1.3 to 2.4 times smaller by the
+// second try. It costs 1 ns/B, and up to 10 us on short random bodies, so it is
+// made of skewed ones only.
 func appendZstd(dst, src []byte, level Level) []byte {
+	n := len(dst)
 	e := zstdEncoders[level].take()
 	dst = e.EncodeAll(src, dst)
 	zstdEncoders[level].give(e)
+	if saved := n + len(src) - len(dst); level == LevelSmallest || saved >= len(src)/16 || len(src) < estimateLeast || !skewed(src) {
+		return dst
+	}
+	e = zstdLiteral[level].take()
+	dst = e.EncodeAll(src, dst[:n])
+	zstdLiteral[level].give(e)
 	return dst
 }
 
