@@ -448,10 +448,7 @@ func TestCommitterIsFair(t *testing.T) {
 		var stop atomic.Bool
 		c := NewCommitter(CommitterOptions{Workers: 1})
 		open := func(onAppend func([]storage.Batch) error) *rig {
-			r := newRig(t, rigOptions{visibility: accepted, engine: func(d *double) { d.onAppend = onAppend; d.blocking = true }})
-			r.p.opts.Committer.Close()
-			r.c, r.p.opts.Committer = c, c
-			return r
+			return newRig(t, rigOptions{visibility: accepted, shared: c, engine: func(d *double) { d.onAppend = onAppend; d.blocking = true }})
 		}
 		busy = open(func([]storage.Batch) error {
 			time.Sleep(time.Millisecond)

@@ -5,8 +5,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/portask/portask/broker/bus"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/monitor/latency"
+	"github.com/portask/portask/broker/storage"
 )
 
 // CommitterOptions sets the background work of a broker's partitions.
@@ -24,45 +26,35 @@ type CommitterOptions struct {
 	Latency *latency.Set
 }
 
-// Committer runs syncs, deferred appends and the background syncs of all
-// partitions on a few goroutines. Each partition is in each list at most once,
-// so the lists are bounded by the number of partitions.
+// Committer runs the syncs, deferred appends, trims and background syncs of all
+// partitions, on the workers of a bus.Pool: the storage side of the broker. Each
+// partition has one task of each kind, so its syncs follow each other, and so do
+// its appends; the lanes are as long as there are partitions, at most.
 type Committer struct {
 	opts CommitterOptions
+	pool *bus.Pool
 
 	mu      sync.Mutex
-	work    sync.Cond  // on mu
-	syncs   fifo       // guarded by mu
-	writes  fifo       // guarded by mu
-	trims   fifo       // guarded by mu
 	soon    background // guarded by mu
 	late    background // guarded by mu
 	closing bool       // guarded by mu
-	wg      sync.WaitGroup
 }
 
-// fifo is a queue of partitions.
-type fifo struct {
-	list []*Partition // list[head:] wait
-	head int
-}
+// The committer's lanes. Workers serve them in turns, so that none starves
+// another: a partition that is always written to keeps coming back.
+const (
+	laneWrite = iota
+	laneSync
+	laneTrim
+)
 
-func (q *fifo) empty() bool { return q.head == len(q.list) }
+// tasks are what a partition has in the committer's lanes.
+type tasks struct{ write, sync, trim bus.Task }
 
-func (q *fifo) push(p *Partition) { q.list = append(q.list, p) }
-
-func (q *fifo) pop() *Partition {
-	p := q.list[q.head]
-	q.list[q.head] = nil
-	q.head++
-	if q.head == len(q.list) {
-		q.list, q.head = q.list[:0], 0
-	} else if q.head >= 64 && q.head*2 >= len(q.list) {
-		n := copy(q.list, q.list[q.head:])
-		clear(q.list[n:])
-		q.list, q.head = q.list[:n], 0
-	}
-	return p
+func (c *Committer) bind(p *Partition) {
+	p.tasks.write.Bind(c.pool, laneWrite, func() bool { return p.write(-1) })
+	p.tasks.sync.Bind(c.pool, laneSync, p.runSync)
+	p.tasks.trim.Bind(c.pool, laneTrim, p.trim)
 }
 
 // background is a list of partitions that are synced together when its timer
@@ -86,82 +78,18 @@ func (o CommitterOptions) WithDefaults() CommitterOptions {
 	return o
 }
 
-// NewCommitter starts the workers; Close ends them.
+// NewCommitter makes a committer; Close ends it.
 func NewCommitter(o CommitterOptions) *Committer {
 	o = o.WithDefaults()
-	c := &Committer{opts: o}
-	c.work.L = &c.mu
-	for range o.Workers {
-		c.wg.Go(c.run)
-	}
-	return c
+	return &Committer{opts: o, pool: bus.New(bus.Options{Name: "commit", Workers: o.Workers,
+		Lanes: []bus.Lane{laneWrite: {Name: "write"}, laneSync: {Name: "sync"}, laneTrim: {Name: "trim"}}})}
 }
 
-// run takes writes, syncs and trims in turns, so that none starves another: a
-// partition that is always written to keeps coming back.
-func (c *Committer) run() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	kinds := [...]struct {
-		queue *fifo
-		do    func(*Partition) (again bool)
-	}{{&c.writes, func(p *Partition) bool { return p.write(-1) }}, {&c.syncs, (*Partition).runSync}, {&c.trims, (*Partition).trim}}
-	for turn, idle := 0, 0; ; turn++ {
-		k := &kinds[turn%len(kinds)]
-		switch {
-		case !k.queue.empty():
-			idle = 0
-			p := k.queue.pop()
-			c.mu.Unlock()
-			again := k.do(p)
-			c.mu.Lock()
-			if again {
-				c.again(k.queue, p)
-			}
-		case idle < len(kinds)-1:
-			idle++
-		case c.closing:
-			return
-		default:
-			idle = 0
-			c.work.Wait()
-		}
-	}
-}
-
-// again queues p behind the others, which is fair among partitions. The caller
-// takes one from the queues at once; if there is more, it is for someone else.
-func (c *Committer) again(q *fifo, p *Partition) {
-	alone := c.writes.empty() && c.syncs.empty() && c.trims.empty()
-	q.push(p)
-	if !alone {
-		c.work.Signal()
-	}
-}
-
-// sync queues p for a sync; called with p.mu held.
-func (c *Committer) sync(p *Partition) {
-	c.mu.Lock()
-	c.syncs.push(p)
-	c.work.Signal()
-	c.mu.Unlock()
-}
+// Stats are the figures of the committer's workers and lanes.
+func (c *Committer) Stats() bus.Stats { return c.pool.Stats() }
 
 // Write hands the writer role of p to a worker.
-func (c *Committer) Write(p *Partition) {
-	c.mu.Lock()
-	c.writes.push(p)
-	c.work.Signal()
-	c.mu.Unlock()
-}
-
-// trim queues p for its retention; called with p.mu held.
-func (c *Committer) trim(p *Partition) {
-	c.mu.Lock()
-	c.trims.push(p)
-	c.work.Signal()
-	c.mu.Unlock()
-}
+func (c *Committer) Write(p *Partition) { p.tasks.write.Schedule() }
 
 // later queues p for the background sync; called with p.mu held.
 func (c *Committer) later(p *Partition, visible bool) {
@@ -205,9 +133,8 @@ func (c *Committer) Close() {
 			b.timer.Stop()
 		}
 	}
-	c.work.Broadcast()
 	c.mu.Unlock()
-	c.wg.Wait()
+	c.pool.Close()
 }
 
 // signalIdle wakes Close once nobody writes or syncs; called with mu held.
@@ -269,10 +196,16 @@ type Marks struct {
 
 // Marks reads the partition's offsets and size.
 func (p *Partition) Marks() Marks {
+	m, _ := p.Figures()
+	return m
+}
+
+// Figures are the Marks and the engine's figures, taken at once.
+func (p *Partition) Figures() (Marks, storage.LogStats) {
 	ls, start := p.log.Stats(), p.log.Start()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return Marks{Start: start, Visible: p.st.Visible(), Written: p.st.written, Durable: p.st.durable, Epoch: p.epoch,
 		Bytes: ls.Bytes, Fenced: p.st.fence != nil, Failed: p.st.fence != nil || ls.Failed, Corruptions: int64(ls.Corruptions),
-		Batches: p.count.batches, Messages: uint64(p.st.written - p.count.from), Appended: p.count.bytes, Segments: ls.Segments}
+		Batches: p.count.batches, Messages: uint64(p.st.written - p.count.from), Appended: p.count.bytes, Segments: ls.Segments}, ls
 }

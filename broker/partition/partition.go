@@ -108,9 +108,11 @@ type Partition struct {
 	blocking bool           // immutable after Open, as the next two
 	levels   storage.Levels // of the engine
 	epoch    uint64         // of the log
+	tasks    tasks
 
 	visible  atomic.Int64 // stored under mu; read anywhere
 	interest atomic.Uint64
+	told     atomic.Uint64                     // loops that were told of news and have not looked; see Tell
 	slow     atomic.Int64                      // monotonic ns until which appends are deferred
 	closed   atomic.Bool                       // stored under mu
 	retain   atomic.Pointer[storage.Retention] // nil: keep everything
@@ -127,7 +129,6 @@ type Partition struct {
 	writing bool           // guarded by mu: someone has the writer role
 	syncing bool           // guarded by mu: a sync is queued or running
 	lazy    bool           // guarded by mu: in the committer's background list
-	trims   bool           // guarded by mu: in the committer's list of trims
 	acks    waitRing       // guarded by mu: durable acks of written batches, in order
 	dups    waitRing       // guarded by mu: acks of duplicates, in any order
 	tail    tailRing       // guarded by mu: recent batches in memory
@@ -167,6 +168,7 @@ func Open(eng storage.Engine, o Options, lo storage.LogOptions) (*Partition, err
 	if o.Visibility == message.AckDurable && !p.levels.Has(message.AckDurable) {
 		return nil, p.unavailable("open partition", "visibility", message.AckDurable)
 	}
+	o.Committer.bind(p)
 	p.st = NewState(0, 0, 0, 0, o.Visibility)
 	lo.Replay = (*replay)(p.st)
 	lo.Snapshot = p.snapshot
@@ -195,9 +197,8 @@ func (p *Partition) unavailable(op, field string, l message.AckLevel) error {
 func (p *Partition) snapshot(dst []byte, below message.Offset) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.retain.Load() != nil && !p.trims {
-		p.trims = true
-		p.opts.Committer.trim(p)
+	if p.retain.Load() != nil {
+		p.tasks.trim.Schedule()
 	}
 	return p.st.AppendSnapshot(dst, below)
 }
@@ -239,6 +240,17 @@ func (p *Partition) SetInterest(loop int, on bool) {
 
 // Interest is the bit set of loops that want Advanced.
 func (p *Partition) Interest() uint64 { return p.interest.Load() }
+
+// Tell notes that the loop is to be told of news, and reports whether it has to
+// be: otherwise it was told before and has not looked yet, and will see these
+// too.
+func (p *Partition) Tell(loop int) bool {
+	bit := uint64(1) << uint(loop)
+	return p.told.Or(bit)&bit == 0
+}
+
+// Told is called by the loop that was told, before it looks.
+func (p *Partition) Told(loop int) { p.told.And(^(uint64(1) << uint(loop))) }
 
 // Result is what Produce knows at once.
 type Result struct {
@@ -469,7 +481,7 @@ func (p *Partition) wantSync() {
 	}
 	if p.awaited() {
 		p.syncing = true
-		p.opts.Committer.sync(p)
+		p.tasks.sync.Schedule()
 		return
 	}
 	if !p.lazy && !p.closed.Load() { // closing the log syncs it
@@ -522,6 +534,6 @@ func (p *Partition) background() {
 	p.lazy = false
 	if !p.syncing && !p.closed.Load() && p.st.NeedsSync() {
 		p.syncing = true
-		p.opts.Committer.sync(p)
+		p.tasks.sync.Schedule()
 	}
 }

@@ -100,9 +100,6 @@ func (p *Partition) Retain(now time.Time) (int64, error) {
 // trim runs Retain on a committer goroutine. An error is met again, and told, by
 // the next periodic Retain.
 func (p *Partition) trim() (again bool) {
-	p.mu.Lock()
-	p.trims = false
-	p.mu.Unlock()
 	_, _ = p.Retain(time.Now())
 	return false
 }

@@ -1,10 +1,6 @@
 package server
 
 import (
-	"math"
-	"sync"
-	"sync/atomic"
-
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/partition"
@@ -12,102 +8,6 @@ import (
 	"github.com/portask/portask/broker/topic"
 	"github.com/portask/portask/broker/wire"
 )
-
-// offload runs what may touch the disk or take long away from the event loops:
-// changes of the catalogue, metadata, look-ups by time.
-type offload struct {
-	jobs chan func()
-	wg   sync.WaitGroup
-
-	waiting atomic.Int64 // bytes of requests in jobs
-	unsent  atomic.Int64 // bytes of long answers that no event loop has sent yet
-}
-
-const (
-	offloadWorkers = 2
-	// offloadQueue bounds the requests that wait; beyond it a request is refused
-	// and may be tried again.
-	offloadQueue = 1024
-	// waitingBytes bounds the memory of the requests that wait, and unsentBytes
-	// that of long answers, but for one of each worker: METADATA is refused then.
-	waitingBytes = 32 << 20
-	unsentBytes  = 32 << 20
-	// longAnswer is the size from which an answer is sent when the connection's
-	// queue is empty, frame by frame, instead of at once.
-	longAnswer = 64 << 10
-)
-
-func newOffload() *offload {
-	o := &offload{jobs: make(chan func(), offloadQueue)}
-	for range offloadWorkers {
-		o.wg.Go(func() {
-			for f := range o.jobs {
-				f()
-			}
-		})
-	}
-	return o
-}
-
-func (o *offload) close() {
-	close(o.jobs)
-	o.wg.Wait()
-}
-
-// take adds n bytes to a counter, or refuses them.
-func take(held *atomic.Int64, n int, limit int64, what string) error {
-	if all := held.Add(int64(n)); all > limit {
-		held.Add(-int64(n))
-		return fault.New(fault.MemoryExhausted, "session").WithField("requests").WithDetail("too many %s in memory", what).WithLimit(all, limit)
-	}
-	return nil
-}
-
-// async runs f elsewhere and its result on the loop, which is to call answered
-// when the answer is sent. An error is answered as the request's. A connection
-// with many such requests is not read until some are answered.
-func (l *loop) async(c evloop.Conn, h wire.Header, f func() (func(*loop), error)) error {
-	o, size := l.srv.offload, h.FrameBytes()
-	if err := take(&o.waiting, size, waitingBytes, "requests"); err != nil {
-		return err
-	}
-	select {
-	case o.jobs <- func() {
-		then, err := f()
-		o.waiting.Add(-int64(size))
-		l.call(func(l *loop) {
-			if err != nil {
-				l.fail(c, h, err)
-				l.answered(c, 1)
-			} else {
-				then(l)
-			}
-		})
-	}:
-		u := l.ev.User(c)
-		if u[wordState] += oneRequest; u[wordState]&requestsMask >= requestsPerConn*oneRequest {
-			l.ev.Pause(c)
-		}
-		return nil
-	default:
-		o.waiting.Add(-int64(size))
-		return fault.New(fault.ResourceExhausted, "session").WithField("requests").WithDetail("too many requests wait").
-			WithLimit(offloadQueue+1, offloadQueue)
-	}
-}
-
-// answered says that n requests of async are done with.
-func (l *loop) answered(c evloop.Conn, n uint32) {
-	u := l.ev.User(c)
-	if u == nil {
-		return
-	}
-	before := u[wordState] & requestsMask
-	u[wordState] -= n * oneRequest
-	if before >= requestsPerConn*oneRequest && before-n*oneRequest < requestsPerConn*oneRequest {
-		l.ev.Resume(c)
-	}
-}
 
 // admin answers the requests that are not about data.
 func (l *loop) admin(c evloop.Conn, h wire.Header, payload []byte) error {
@@ -143,11 +43,9 @@ func (l *loop) admin(c evloop.Conn, h wire.Header, payload []byte) error {
 				l.answered(c, 1)
 			}, nil
 		}
-		limit := int64(unsentBytes)
-		if h.Opcode != wire.OpMetadata {
-			limit = math.MaxInt64 // what was done is not called refused
-		}
-		if err := take(&l.srv.offload.unsent, total, limit, "answers"); err != nil {
+		if unsent := l.srv.offload.unsent; h.Opcode != wire.OpMetadata && h.Opcode != wire.OpDictionaryGet {
+			unsent.Force(int64(total)) // what was done is not called refused
+		} else if err := unsent.Take(int64(total)); err != nil {
 			return nil, err
 		}
 		return func(l *loop) { l.sendLong(c, frames) }, nil
@@ -188,7 +86,7 @@ func (l *loop) pushLong(a *longAnswers) {
 		}
 		b := a.frames[0]
 		a.frames, a.since = a.frames[1:], l.now()
-		l.srv.offload.unsent.Add(-int64(len(b)))
+		l.srv.offload.unsent.Give(int64(len(b)))
 		_ = l.ev.Send(a.conn, b) // a connection that cannot take it ends, and Closed forgets the rest
 	}
 	delete(l.long, a.conn.Index)
@@ -197,7 +95,7 @@ func (l *loop) pushLong(a *longAnswers) {
 
 func (l *loop) forgetLong(a *longAnswers) {
 	for _, b := range a.frames {
-		l.srv.offload.unsent.Add(-int64(len(b)))
+		l.srv.offload.unsent.Give(int64(len(b)))
 	}
 }
 
@@ -217,17 +115,24 @@ func (s *Server) request(op wire.Opcode, payload []byte) (func() ([]wire.Payload
 		var m wire.TopicCreate
 		err := m.Parse(payload)
 		return func() ([]wire.Payload, error) {
+			if err := s.checkData("create topic", &m.Data); err != nil {
+				return nil, err
+			}
 			return one(s.info(s.cat.Create(m.Name, topic.Config{Partitions: m.Partitions, Visibility: m.Visibility,
-				RetentionMs: m.RetentionMs, RetentionBytes: m.RetentionBytes, SegmentBytes: m.SegmentBytes})))
+				RetentionMs: m.RetentionMs, RetentionBytes: m.RetentionBytes, SegmentBytes: m.SegmentBytes,
+				Compression: m.Data.Compression, Level: m.Data.Level, Encoding: m.Data.Encoding})))
 		}, err
 	case wire.OpTopicAlter:
 		var m wire.TopicAlter
 		err := m.Parse(payload)
 		return func() ([]wire.Payload, error) { return one(s.alter(&m)) }, err
-	default: // wire.OpTopicDelete
+	case wire.OpTopicDelete:
 		var m wire.TopicDelete
 		err := m.Parse(payload)
 		return func() ([]wire.Payload, error) { return one(&wire.Empty{}, s.cat.Delete(m.Name, s.gone)) }, err
+	default:
+		f, err := s.dictionaryRequest(op, payload)
+		return func() ([]wire.Payload, error) { return one(f()) }, err
 	}
 }
 
@@ -236,7 +141,19 @@ func (s *Server) alter(m *wire.TopicAlter) (wire.Payload, error) {
 		return nil, fault.New(fault.NotSupported, "alter topic").WithField("mask").
 			WithDetail("the number of partitions and the visibility of a topic are for life")
 	}
+	if err := s.checkData("alter topic", &m.Data); err != nil {
+		return nil, err
+	}
 	var ch topic.Change
+	if m.Mask&wire.AlterCompression != 0 {
+		ch.Compression = &m.Data.Compression
+	}
+	if m.Mask&wire.AlterCompressionLevel != 0 {
+		ch.Level = &m.Data.Level
+	}
+	if m.Mask&wire.AlterEncoding != 0 {
+		ch.Encoding = &m.Data.Encoding
+	}
 	for _, f := range []struct {
 		bit uint32
 		dst **int64
@@ -250,7 +167,11 @@ func (s *Server) alter(m *wire.TopicAlter) (wire.Payload, error) {
 			*f.dst = f.src
 		}
 	}
-	return s.info(s.cat.Alter(m.Name, ch))
+	t, err := s.cat.Alter(m.Name, ch)
+	if err == nil {
+		s.advise()
+	}
+	return s.info(t, err)
 }
 
 // gone wakes the subscriptions of a deleted topic, which then end.
@@ -272,6 +193,7 @@ func (s *Server) describe(t *topic.Topic) wire.TopicInfo {
 	cfg := t.Config()
 	i := wire.TopicInfo{Name: t.Name, ID: t.ID, Engine: s.opts.Engine.Name(), Levels: uint8(s.opts.Engine.Levels()),
 		Visibility: cfg.Visibility, RetentionMs: cfg.RetentionMs, RetentionBytes: cfg.RetentionBytes, SegmentBytes: cfg.SegmentBytes,
+		Data:      wire.TopicData{Compression: cfg.Compression, Level: cfg.Level, Encoding: cfg.Encoding, Dictionary: t.ActiveDictionary()},
 		CreatedUs: t.CreatedUs, Partitions: make([]wire.PartitionInfo, len(t.Partitions))}
 	for k, p := range t.Partitions {
 		m := p.Marks()

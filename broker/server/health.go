@@ -3,6 +3,7 @@ package server
 import (
 	"github.com/portask/portask/broker/monitor/latency"
 	"github.com/portask/portask/broker/server/evloop"
+	"github.com/portask/portask/broker/storage"
 	"github.com/portask/portask/broker/topic"
 )
 
@@ -50,6 +51,12 @@ func (s *Server) Space() Space { return *s.space.Load() }
 // Topics lists the topics by name.
 func (s *Server) Topics() []*topic.Topic { return s.cat.List() }
 
+// Engine is the name of the storage engine.
+func (s *Server) Engine() string { return s.opts.Engine.Name() }
+
+// Levels are the ack levels that the engine gives.
+func (s *Server) Levels() storage.Levels { return s.opts.Engine.Levels() }
+
 // ClusterID is the id that clients are told.
 func (s *Server) ClusterID() string { return s.cat.ClusterID() }
 
@@ -77,26 +84,4 @@ func (s *Server) LoopStats() []LoopStats {
 		out[i] = LoopStats{Counters: s.loops[i].shared.counters(), Network: l.Stats()}
 	}
 	return out
-}
-
-// Queue is work that waits for a goroutine other than an event loop, or for
-// somebody else's credit.
-type Queue struct {
-	Name            string
-	Depth, Capacity int // a capacity of 0: bounded by what the entries belong to
-}
-
-// Queues returns what waits now.
-func (s *Server) Queues() []Queue {
-	s.history.mu.Lock()
-	history := len(s.history.jobs)
-	s.history.mu.Unlock()
-	s.budget.mu.Lock()
-	credit := len(s.budget.waiting)
-	s.budget.mu.Unlock()
-	return []Queue{
-		{Name: "history", Depth: history}, // one for each subscription at most
-		{Name: "admin", Depth: len(s.offload.jobs), Capacity: cap(s.offload.jobs)},
-		{Name: "credit", Depth: credit, Capacity: waitingMax},
-	}
 }

@@ -2,59 +2,41 @@ package server
 
 import (
 	"math/bits"
-	"sync"
 
+	"github.com/portask/portask/broker/bus"
 	"github.com/portask/portask/broker/partition"
 	"github.com/portask/portask/broker/server/evloop"
 )
 
-// mailbox is what other goroutines leave for an event loop. Each kind has its
-// own slice, swapped out whole by the loop, so that a warm mailbox allocates
-// nothing. All are bounded: acks by the producers' credit, parts by the number
-// of partitions, results by the subscriptions (one job each at most), calls by
-// the admin queue and the number of topics.
+// mailbox is what other goroutines leave for an event loop, in boxes that the
+// loop empties in this order: what a client waits for and what an operator asks
+// (shutdown, answers to requests) goes before batches to deliver. Nobody can
+// leave more than he was granted: acks are bounded by the producers' credit,
+// calls by requestsMax and a few of the server's own, reads by the subscriptions,
+// which have one under way each, and parts by the partitions, each of which is in
+// it once.
 type mailbox struct {
-	mu      sync.Mutex
-	acks    []partition.Completion
-	parts   []*partition.Partition
-	queued  map[uint32]struct{} // Num of each in parts
-	results []jobResult
-	calls   []func(*loop)
-}
-
-func (m *mailbox) empty() bool {
-	return len(m.acks) == 0 && len(m.parts) == 0 && len(m.results) == 0 && len(m.calls) == 0
+	acks  bus.Box[partition.Completion]
+	calls bus.Box[func(*loop)]
+	reads bus.Box[*read]
+	parts bus.Box[*partition.Partition]
 }
 
 // mail is one emptying of a mailbox.
 type mail struct {
-	acks    []partition.Completion
-	parts   []*partition.Partition
-	results []jobResult
-	calls   []func(*loop)
+	acks  []partition.Completion
+	calls []func(*loop)
+	reads []*read
+	parts []*partition.Partition
 }
 
-// take swaps the content with the emptied slices of the last time.
-func (m *mailbox) take(last *mail) {
-	m.mu.Lock()
-	m.acks, last.acks = last.acks[:0], m.acks
-	m.parts, last.parts = last.parts[:0], m.parts
-	m.results, last.results = last.results[:0], m.results
-	m.calls, last.calls = last.calls[:0], m.calls
-	clear(m.queued)
-	m.mu.Unlock()
-}
-
-func (l *mail) empty() bool {
-	return len(l.acks) == 0 && len(l.parts) == 0 && len(l.results) == 0 && len(l.calls) == 0
-}
-
-// forget drops what the slices point to.
-func (l *mail) forget() {
-	clear(l.acks)
-	clear(l.parts)
-	clear(l.results)
-	clear(l.calls)
+// take empties the boxes into m, which holds what it held the time before.
+func (b *mailbox) take(m *mail) (empty bool) {
+	m.acks = b.acks.Take(m.acks)
+	m.calls = b.calls.Take(m.calls)
+	m.reads = b.reads.Take(m.reads)
+	m.parts = b.parts.Take(m.parts)
+	return len(m.acks) == 0 && len(m.calls) == 0 && len(m.reads) == 0 && len(m.parts) == 0
 }
 
 // Complete routes acks to the loops of their connections.
@@ -65,11 +47,7 @@ func (s *Server) Complete(self int, cs []partition.Completion) {
 			n++
 		}
 		l := s.loops[cs[0].Loop]
-		l.box.mu.Lock()
-		wake := l.box.empty()
-		l.box.acks = append(l.box.acks, cs[:n]...)
-		l.box.mu.Unlock()
-		if wake && int(cs[0].Loop) != self {
+		if l.box.acks.Put(cs[:n]...) && l.id != self {
 			l.ev.Wake()
 		}
 		cs = cs[n:]
@@ -79,16 +57,8 @@ func (s *Server) Complete(self int, cs []partition.Completion) {
 // Advanced tells the loops that have subscriptions of p.
 func (s *Server) Advanced(self int, p *partition.Partition) {
 	for set := p.Interest(); set != 0; set &= set - 1 {
-		id := bits.TrailingZeros64(set)
-		l := s.loops[id]
-		l.box.mu.Lock()
-		wake := l.box.empty()
-		if _, in := l.box.queued[p.Num()]; !in {
-			l.box.queued[p.Num()] = struct{}{}
-			l.box.parts = append(l.box.parts, p)
-		}
-		l.box.mu.Unlock()
-		if wake && id != self {
+		l := s.loops[bits.TrailingZeros64(set)]
+		if p.Tell(l.id) && l.box.parts.Put(p) && l.id != self {
 			l.ev.Wake()
 		}
 	}
@@ -96,11 +66,7 @@ func (s *Server) Advanced(self int, p *partition.Partition) {
 
 // call runs f on the loop's goroutine.
 func (l *loop) call(f func(*loop)) {
-	l.box.mu.Lock()
-	wake := l.box.empty()
-	l.box.calls = append(l.box.calls, f)
-	l.box.mu.Unlock()
-	if wake {
+	if l.box.calls.Put(f) {
 		l.ev.Wake()
 	}
 }

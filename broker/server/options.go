@@ -5,8 +5,10 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
+	"slices"
 	"time"
 
+	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/partition"
@@ -35,6 +37,10 @@ type Options struct {
 	// Loops is the number of event loops, at most 64; half of GOMAXPROCS by
 	// default, at least one (docs/decisions/0006).
 	Loops int
+	// Workers is how many requests (topics, metadata, look-ups by time) and reads
+	// of history may be under way at once, 4 by default, WorkersMin to WorkersMax:
+	// neither kind gets all of them. Committer.Workers are beside them.
+	Workers int
 	// EventEngine is "epoll" (Linux) or "std"; empty chooses.
 	EventEngine string
 	// MaxConns bounds the connections.
@@ -57,6 +63,12 @@ type Options struct {
 	// compressed with and their values be encoded in; all by default.
 	Algorithms []message.Algorithm
 	Encodings  []message.Encoding
+	// What producers are advised to do whose program and topic say nothing; each
+	// must be accepted. By default not to compress, and to leave values as they
+	// are.
+	Compression      message.Algorithm
+	CompressionLevel compression.Level
+	Encoding         message.Encoding
 
 	// Network are the timeouts (PartialTimeout, PressedTimeout, PreTimeout,
 	// CloseTimeout), bounds of output (OutBudgetBytes, OutPerConnBytes) and TCP
@@ -76,6 +88,12 @@ type Options struct {
 // 64-bit word.
 const LoopsMax = 64
 
+// Bounds of Options.Workers. With two, each kind of work has one.
+const (
+	WorkersMin = 2
+	WorkersMax = 256
+)
+
 // WithDefaults returns o with everything that is zero replaced by its default.
 func (o Options) WithDefaults() Options {
 	def(&o.Listen, "127.0.0.1:7474")
@@ -85,6 +103,7 @@ func (o Options) WithDefaults() Options {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	def(&o.Loops, min(max(runtime.GOMAXPROCS(0)/2, 1), LoopsMax))
+	def(&o.Workers, 4)
 	def(&o.MaxConns, 1_000_000)
 	def(&o.ReceiveBytes, 256<<10)
 	def(&o.TailBytes, 16<<20)
@@ -136,8 +155,20 @@ func (o Options) Check() error {
 	if o.Loops < 1 || o.Loops > LoopsMax {
 		bad("loops", "%d is outside [1, %d]", o.Loops, LoopsMax)
 	}
+	if o.Workers < WorkersMin || o.Workers > WorkersMax {
+		bad("workers", "%d is outside [%d, %d]", o.Workers, WorkersMin, WorkersMax)
+	}
 	if o.DeliverBytes < DeliverBytesMin || o.DeliverBytes > DeliverBytesMax {
 		bad("deliver_bytes", "%d is outside [%d, %d]", o.DeliverBytes, DeliverBytesMin, DeliverBytesMax)
+	}
+	if !slices.Contains(o.Algorithms, o.Compression) {
+		bad("compression", "%s is the default, and not accepted", o.Compression)
+	}
+	if err := (compression.Policy{Level: o.CompressionLevel}).Validate(); err != nil {
+		bad("compression_level", "%d is no level", uint8(o.CompressionLevel))
+	}
+	if !slices.Contains(o.Encodings, o.Encoding) {
+		bad("encoding", "%s is the default, and not accepted", o.Encoding)
 	}
 	if o.ProducerBytes < ProducerBytesMin || o.ProducerBytes > o.ProduceBytes {
 		bad("producer_bytes", "%d is outside [%d, produce_bytes = %d]", o.ProducerBytes, ProducerBytesMin, o.ProduceBytes)
