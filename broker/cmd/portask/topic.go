@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portask/portask/broker/client"
+	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
 )
 
@@ -156,14 +157,28 @@ was created with.`,
 
 func newTopicDelete(g *globals) *cobra.Command {
 	return &cobra.Command{
-		Use:   "delete TOPIC",
-		Short: "Delete a topic with its messages",
-		Args:  exactArgs("TOPIC"),
+		Use:   "delete TOPIC...",
+		Short: "Delete topics with their messages",
+		Long: `Delete each topic with its messages. One that cannot be deleted does not keep the others: the command names all that
+could not, counted from 0, and ends with the exit code of the first that trying again would not help.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("missing argument: TOPIC")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return g.admin(cmd, func(a *client.Admin) error {
-				ctx, cancel := g.within(cmd.Context())
-				defer cancel()
-				return a.DeleteTopic(ctx, args[0])
+				errs := make([]error, len(args))
+				for i, name := range args {
+					ctx, cancel := g.within(cmd.Context())
+					errs[i] = a.DeleteTopic(ctx, name)
+					cancel()
+				}
+				if len(args) == 1 {
+					return errs[0]
+				}
+				return fault.Collect("delete topics", "topic", errs)
 			})
 		},
 	}
