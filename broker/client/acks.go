@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"time"
 
 	"github.com/portask/portask/broker/fault"
@@ -59,6 +60,7 @@ func (o *opener) answer(cn *conn, h wire.Header, payload []byte, err error) {
 	cn.handles[h.Handle] = p
 	p.handle, p.id, p.epoch = h.Handle, ok.ProducerID, ok.ProducerEpoch
 	p.credit, p.reason = int64(ok.Credit), ok.CreditReason
+	p.openedWith(&ok.Advice)
 	p.lim = p.c.cfg.lim
 	if n := int(min(ok.MaxBatch, cn.hello.MaxBatch)); n > 0 && n < p.lim.BatchBytes {
 		p.lim.BatchBytes = n
@@ -103,6 +105,9 @@ func (p *Producer) agrees(ok *wire.OpenProducerOK, handle uint32) error {
 // fatal ends the producer: everything fails with err, now and later. mu is
 // held.
 func (p *Producer) fatal(err error) {
+	if errors.Is(err, fault.NotFound) {
+		p.c.dicts.forget(p.topic)
+	}
 	if p.err == nil {
 		p.err = err
 	}

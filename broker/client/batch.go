@@ -55,6 +55,7 @@ type batch struct {
 	lane *lane
 
 	builder  *message.Builder // until encoded
+	job      job              // who encodes
 	buf      []byte           // when encoded
 	mem      []byte           // backs buf unless external
 	env      message.Envelope // of buf
@@ -209,8 +210,14 @@ func (p *Producer) push(l *lane, b *batch) {
 	l.queue = append(l.queue, b)
 	p.ready++
 	p.activate(l)
+	awake := true // the sender is busy, or has to wait before it can send
 	if (len(l.sent) == 0 || l.known && len(l.sent) < inFlightBatches) && p.credit > 0 {
+		awake = !p.sleeping
 		p.poke()
+	}
+	if e := &p.c.encoders; awake && e.max > 0 && p.method.slow(b) {
+		b.job = jobQueued
+		e.add(p, b)
 	}
 }
 

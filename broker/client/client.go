@@ -19,6 +19,9 @@ type Client struct {
 	cfg    config
 	links  []*link // immutable after Dial
 	frames framePool
+	dicts  dictionaries
+
+	encoders encoders // of producers
 
 	// ctx ends when Close is called: the end of all waiting.
 	ctx    context.Context
@@ -49,6 +52,7 @@ func Dial(ctx context.Context, addr string, opts ...Option) (*Client, error) {
 	if err := c.cfg.validate(); err != nil {
 		return nil, err
 	}
+	c.encoders.max = c.cfg.encoders
 	first, err := c.connect(ctx, addr)
 	if err != nil {
 		return nil, err
@@ -91,6 +95,7 @@ func (c *Client) Close() error {
 	for _, x := range all {
 		x.abort()
 	}
+	c.encoders.wg.Wait()
 	c.wg.Wait()
 	return nil
 }

@@ -367,6 +367,19 @@ func (cn *conn) dispatch(h wire.Header, payload []byte) error {
 			to.grant(cn, x)
 		}
 		return nil
+	case wire.OpAdvice:
+		var x wire.Advice
+		if err := x.Parse(payload); err != nil {
+			if fault.CodeOf(err) == fault.NotSupported { // for a later client
+				cn.c.cfg.log.Warn("advice that cannot be followed", "error", err)
+				return nil
+			}
+			return err
+		}
+		if to, ok := cn.handles[h.Handle].(*Producer); ok {
+			to.advise(cn, &x)
+		}
+		return nil
 	case wire.OpGoAway:
 		var x wire.GoAway
 		if err := x.Parse(payload); err != nil {

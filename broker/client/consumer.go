@@ -150,7 +150,9 @@ func (c *Client) Consumer(ctx context.Context, topic string, opts ...ConsumerOpt
 			k.subs[p] = newSubscription(k, p)
 		}
 	}
+	c.dicts.use(topic)
 	if err := c.register("consume "+topic, k); err != nil {
+		c.dicts.unuse(topic)
 		return nil, err
 	}
 	k.l.use(k)
@@ -196,9 +198,10 @@ type Batch struct {
 // Errors: the context's; fault.Closed; *GapError where offsets are missing (the
 // next Poll goes on behind them); fault.OutOfRange and other errors of a
 // partition's subscription, which ends with them while the others go on (see
-// Seek); fault.ProtocolViolation for a delivery that contradicts itself.
+// Seek); *DictionaryError likewise; fault.ProtocolViolation for a delivery that
+// contradicts itself.
 func (k *Consumer) Poll(ctx context.Context) (Batch, error) {
-	d, err := k.next(ctx)
+	d, err := k.next(ctx, true)
 	if err != nil {
 		return Batch{}, err
 	}
@@ -231,7 +234,7 @@ type Raw struct {
 
 // PollRaw is Poll for tools that look at batches themselves. Errors as of Poll.
 func (k *Consumer) PollRaw(ctx context.Context) (Raw, error) {
-	d, err := k.next(ctx)
+	d, err := k.next(ctx, false)
 	if err != nil {
 		return Raw{}, err
 	}
@@ -250,8 +253,9 @@ func (b Batch) Release() { b.d.releaseOf(b.gen) }
 // called again or after the next poll.
 func (r Raw) Release() { r.d.releaseOf(r.gen) }
 
-// next waits for a delivery with something in it.
-func (k *Consumer) next(ctx context.Context) (*delivery, error) {
+// next waits for a delivery with something in it. decode: its messages will be
+// looked at, so the dictionaries they need are got.
+func (k *Consumer) next(ctx context.Context, decode bool) (*delivery, error) {
 	if k.current != nil {
 		k.current.release()
 	}
@@ -278,7 +282,7 @@ func (k *Consumer) next(ctx context.Context) (*delivery, error) {
 		if it.err != nil {
 			return nil, it.err
 		}
-		d, err := k.open(it)
+		d, err := k.open(ctx, it, decode)
 		if d != nil || err != nil {
 			return d, err
 		}
@@ -423,6 +427,7 @@ func (k *Consumer) abort() {
 	}
 	k.mu.Unlock()
 	k.timers.Wait()
+	k.c.dicts.unuse(k.topic)
 	k.c.unregister(k)
 }
 

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"io"
 	"iter"
@@ -26,9 +27,10 @@ type delivery struct {
 	damaged  uint64            // encoded batches that could not be read
 
 	head       wire.DeliverHead
-	batches    []byte // part of f
-	first, end message.Offset
-	wanted     message.Offset // messages below it are not passed on
+	batches    []byte                    // part of f
+	dicts      []*compression.Dictionary // that its batches need
+	first, end message.Offset            // end may be before the batches' own: see open
+	wanted     message.Offset            // messages below it are not passed on
 
 	seq    iter.Seq2[*message.Message, error] // iterate, bound once
 	reader message.Reader
@@ -41,8 +43,9 @@ type delivery struct {
 const keepBody = 1 << 20
 
 // open makes it the current delivery. Both results are nil if there is nothing
-// new in it.
-func (k *Consumer) open(it item) (*delivery, error) {
+// new in it. If a batch needs a dictionary that cannot be got, the delivery ends
+// before it, and the subscription with it.
+func (k *Consumer) open(ctx context.Context, it item, decode bool) (*delivery, error) {
 	d := k.current
 	if d == nil {
 		d = &delivery{k: k}
@@ -80,10 +83,88 @@ func (k *Consumer) open(it item) (*delivery, error) {
 		return nil, &GapError{Topic: k.topic, Partition: d.sub.partition, From: expected, Next: d.first}
 	}
 	d.first = max(d.first, expected)
+	d.dicts = d.dicts[:0]
+	if decode {
+		k.mu.Unlock()
+		missing, err := d.getDictionaries(ctx)
+		k.mu.Lock()
+		if err != nil { // the next poll tries again
+			k.queue.unpop(it)
+			k.mu.Unlock()
+			d.f = nil
+			return nil, err
+		}
+		if missing != nil {
+			later := missing.From > d.first
+			d.sub.broke(missing, later)
+			if !later {
+				k.mu.Unlock()
+				d.release()
+				return nil, missing
+			}
+			d.end = missing.From
+		}
+	}
 	d.sub.position = d.end
 	k.mu.Unlock()
 	d.to(message.Processing, time.Now())
 	return d, nil
+}
+
+// getDictionaries gets what the delivery's batches need of dictionaries. It looks
+// at headers that are not verified yet: where something is wrong with them it
+// leaves that to iterate. missing is the first batch that cannot be read; err
+// says that getting it may work another time.
+func (d *delivery) getDictionaries(ctx context.Context) (missing *DictionaryError, err error) {
+	k, rest := d.k, d.batches
+	for i := range d.head.Runs {
+		left := rest[:d.head.Runs[i].Bytes]
+		rest = rest[len(left):]
+		for len(left) >= message.EnvelopeBytes {
+			size, zstd := message.Peek(left)
+			if size > len(left) {
+				break
+			}
+			b := left[:size]
+			left = left[size:]
+			if !zstd {
+				continue
+			}
+			e, perr := message.ParseEnvelope(b, &k.c.cfg.lim)
+			if perr != nil || e.EndOffset() <= d.first {
+				continue
+			}
+			_, body, perr := message.Split(b, &e)
+			id, _ := compression.FrameDictionary(body)
+			if perr != nil || id == 0 || d.dictionary(id) != nil {
+				continue
+			}
+			dict, err := k.c.dicts.get(ctx, k.l, k.topic, id)
+			if err == nil && len(d.dicts) == dictionariesKept {
+				err = fault.New(fault.TooLarge, "read delivery").WithField("dictionaries").
+					WithDetail("one delivery needs more").WithLimit(dictionariesKept+1, dictionariesKept)
+			}
+			switch {
+			case err == nil:
+				d.dicts = append(d.dicts, dict)
+			case ctx.Err() != nil || fault.Retryable(err) || isLost(err) || errors.Is(err, fault.Closed):
+				return nil, err
+			default:
+				return &DictionaryError{Topic: k.topic, Partition: d.sub.partition, ID: id, From: e.BaseOffset, Next: e.EndOffset(), Err: err}, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// dictionary returns one that getDictionaries got.
+func (d *delivery) dictionary(id uint32) *compression.Dictionary {
+	for _, x := range d.dicts {
+		if x.ID() == id {
+			return x
+		}
+	}
+	return nil
 }
 
 // releaseOf is release for a Batch made by opening gen.
@@ -148,6 +229,9 @@ func (d *delivery) iterate(yield func(*message.Message, error) bool) {
 			if next <= d.wanted {
 				continue
 			}
+			if from >= d.end {
+				return
+			}
 			if !d.batch(&b, from, yield) {
 				return
 			}
@@ -200,8 +284,7 @@ func (d *delivery) batch(b *message.Batch, from message.Offset, yield func(*mess
 		return true
 	}
 	if a := e.Attributes.Algorithm(); err == nil && a != message.None {
-		d.body, err = compression.AppendDecompress(d.body[:0], body, a, int(e.UncompressedLen),
-			compression.Limits{Bytes: lim.DecompressedBytes, Ratio: lim.DecompressedRatio})
+		d.body, err = d.decompress(body, a, int(e.UncompressedLen))
 		body = d.body
 	}
 	if err != nil {
@@ -223,6 +306,19 @@ func (d *delivery) batch(b *message.Batch, from message.Offset, yield func(*mess
 		return yield(nil, d.at(from, err))
 	}
 	return true
+}
+
+// decompress uses the memory of the body before.
+func (d *delivery) decompress(body []byte, a message.Algorithm, declared int) ([]byte, error) {
+	lim := compression.Limits{Bytes: d.k.c.cfg.lim.DecompressedBytes, Ratio: d.k.c.cfg.lim.DecompressedRatio}
+	if a == message.Zstd && len(d.dicts) > 0 {
+		if id, _ := compression.FrameDictionary(body); id != 0 {
+			if x := d.dictionary(id); x != nil {
+				return x.AppendDecompress(d.body[:0], body, declared, lim)
+			}
+		}
+	}
+	return compression.AppendDecompress(d.body[:0], body, a, declared, lim)
 }
 
 // inRanges reports whether offset o is to be delivered.

@@ -214,7 +214,7 @@ func FuzzDelivery(f *testing.F) {
 		raw := wire.AppendHeader(nil, wire.Header{Opcode: wire.OpDeliver, Length: uint32(12 + len(payload))})
 		s.deliver(cn, &frame{b: append(raw, payload...)})
 		for range 3 {
-			d, err := k.next(canceled())
+			d, err := k.next(canceled(), true)
 			if err != nil || d == nil {
 				continue
 			}

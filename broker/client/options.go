@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"runtime"
 	"time"
 
 	"github.com/portask/portask/broker/fault"
@@ -26,6 +27,7 @@ type config struct {
 	backoffLeast time.Duration
 	backoffMost  time.Duration
 	inFlight     uint32
+	encoders     int
 	heartbeat    time.Duration
 	lim          message.Limits
 	codecs       *serialization.Registry
@@ -39,6 +41,7 @@ func defaults() config {
 		dialTimeout:  5 * time.Second,
 		request:      30 * time.Second,
 		conns:        1,
+		encoders:     runtime.GOMAXPROCS(0),
 		backoffLeast: 20 * time.Millisecond,
 		backoffMost:  2 * time.Second,
 		lim:          message.DefaultLimits(),
@@ -81,6 +84,12 @@ func WithBackoff(least, most time.Duration) Option {
 // thinks right.
 func WithMaxInFlightBytes(n uint32) Option { return func(c *config) { c.inFlight = n } }
 
+// WithEncoders bounds the goroutines that compress batches of the client's
+// producers while these wait behind others, 0 to 1024; they end when there is
+// nothing to compress. With 0 each producer compresses on its own goroutine,
+// between sending one batch and the next. Default GOMAXPROCS.
+func WithEncoders(n int) Option { return func(c *config) { c.encoders = n } }
+
 // WithHeartbeat asks the broker for an interval between signs of life. The
 // broker is taken for dead after three without one. Default 0: its own, 10 s.
 func WithHeartbeat(d time.Duration) Option { return func(c *config) { c.heartbeat = d } }
@@ -118,6 +127,8 @@ func (c *config) validate() error {
 		return fault.New(fault.Invalid, "dial").WithField("conns").WithLimit(int64(c.conns), maxConns)
 	case c.backoffLeast <= 0 || c.backoffMost < c.backoffLeast:
 		return bad("backoff", "%v to %v is no range", c.backoffLeast, c.backoffMost)
+	case c.encoders < 0 || c.encoders > maxEncoders:
+		return fault.New(fault.Invalid, "dial").WithField("encoders").WithLimit(int64(c.encoders), maxEncoders)
 	case c.heartbeat < 0:
 		return bad("heartbeat", "is %v, must not be negative", c.heartbeat)
 	case c.codecs == nil:
@@ -130,3 +141,6 @@ func (c *config) validate() error {
 
 // maxConns bounds WithConns: more connections to one node only cost it memory.
 const maxConns = 64
+
+// maxEncoders is far more than there are processors for.
+const maxEncoders = 1024

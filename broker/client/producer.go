@@ -31,12 +31,16 @@ type Receipt struct {
 // the buffer; it must not wait for anything else of the producer or the client
 // (Send, Flush, Close).
 type Producer struct {
-	c        *Client
-	l        *link
-	topic    string
-	op       string // "produce orders"
-	o        producerConfig
-	compress func(dst, src []byte) ([]byte, message.Algorithm) // nil: never
+	c     *Client
+	l     *link
+	topic string
+	op    string // "produce orders"
+	o     producerConfig
+
+	life    context.Context // ends with the producer
+	end     context.CancelFunc
+	fetches sync.WaitGroup // of dictionaries
+	left    sync.Once      // the topic's dictionaries
 
 	wake   chan struct{} // capacity 1: for the sender
 	called chan struct{} // capacity 1: for the callback goroutine
@@ -83,6 +87,11 @@ type Producer struct {
 	refusal  error          // the last answer that a retry may change; nil once a batch is stored
 	lim      message.Limits // ours, cut to the broker's
 
+	method   *method // of batches encoded from now on
+	advice   advised
+	fetching bool // a dictionary is being fetched
+	encoding int  // batches that encoders have
+
 	done, spareDone []completion // for the callback goroutine
 	batches         []*batch     // for reuse
 	builders        []*message.Builder
@@ -99,6 +108,9 @@ type ProducerStats struct {
 	Duplicates uint64 // batches the broker had stored by an earlier attempt
 	Failed     uint64 // messages whose callback got an error
 	Dropped    uint64 // batches refused by the broker at ack level none
+	// EncodedAhead are the batches that were encoded while they waited behind
+	// others, beside the producer's own goroutine.
+	EncodedAhead uint64
 
 	// Of batches acknowledged: how many, and the sums of the time on the wire,
 	// attempts that failed included, and from the first message to the answer.
@@ -108,6 +120,13 @@ type ProducerStats struct {
 	Buffered     int // bytes held now
 	Credit       int64
 	CreditReason wire.CreditReason // why there is no more credit
+
+	// What holds for the next batch and the next call of Encode, by the program's
+	// choice or the broker's advice.
+	Algorithm  message.Algorithm
+	Level      compression.Level
+	Dictionary uint32 // 0: none
+	Encoding   message.Encoding
 }
 
 // Producer opens a producer on a topic and waits until the broker has accepted
@@ -144,10 +163,12 @@ func (c *Client) Producer(ctx context.Context, topic string, opts ...ProducerOpt
 	if err := wire.CheckTopicName(topic); err != nil {
 		return nil, err
 	}
-	if p.o.policy.Strategy != compression.Never {
-		p.compress = p.o.policy.Compress
-	}
+	p.method = newMethod(p.o.policy)
+	p.life, p.end = context.WithCancel(c.ctx)
+	c.dicts.use(topic)
 	if err := c.register(p.op, p); err != nil {
+		p.end()
+		c.dicts.unuse(topic)
 		return nil, err
 	}
 	go p.send()
@@ -186,6 +207,13 @@ func (p *Producer) Stats() ProducerStats {
 	defer p.mu.Unlock()
 	s := p.stats
 	s.Buffered, s.Credit, s.CreditReason = p.buffered, p.credit, p.reason
+	s.Encoding = p.valueEncoding()
+	if m := p.method; m.compress != nil {
+		s.Algorithm, s.Level = m.policy.Algorithm, m.policy.Level
+		if m.policy.Dictionary != nil && s.Algorithm == message.Zstd {
+			s.Dictionary = m.policy.Dictionary.ID()
+		}
+	}
 	return s
 }
 
@@ -357,6 +385,9 @@ func (p *Producer) abort() {
 	p.mu.Unlock()
 	<-p.ended
 	<-p.quit
+	p.end()
+	p.fetches.Wait()
+	p.left.Do(func() { p.c.dicts.unuse(p.topic) })
 	p.c.unregister(p)
 }
 

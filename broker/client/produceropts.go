@@ -17,10 +17,12 @@ type producerConfig struct {
 	linger      time.Duration
 	batchBytes  int
 	policy      compression.Policy
+	compresses  bool // policy was given, and no advice counts
 	partitioner func(m *message.Message, partitions int) int
 	maxBuffered int
 	delivery    time.Duration
 	encoding    message.Encoding
+	encodes     bool // encoding was given, and no advice counts
 	keyHashes   bool
 	ids         bool
 }
@@ -82,10 +84,15 @@ func WithBatchBytes(n int) ProducerOption {
 	return func(o *producerConfig) { o.batchBytes = n }
 }
 
-// WithCompression sets when and how batches are compressed. Default: never.
-// The work is done on the producer's own goroutine.
+// WithCompression sets when and how batches are compressed, whatever the broker
+// advises. Default: as the broker advises, by compression.DefaultPolicy with the
+// algorithm, level and dictionary that are configured for the topic or, if
+// nothing is, for the broker; when that changes, from the next batch on. A
+// broker that gives no advice leaves batches as they are.
+//
+// A policy's Dictionary must be one of the topic's.
 func WithCompression(p compression.Policy) ProducerOption {
-	return func(o *producerConfig) { o.policy = p }
+	return func(o *producerConfig) { o.policy, o.compresses = p, true }
 }
 
 // WithPartitioner replaces the choice of a partition: f returns one in
@@ -109,10 +116,12 @@ func WithDeliveryTimeout(d time.Duration) ProducerOption {
 	return func(o *producerConfig) { o.delivery = d }
 }
 
-// WithEncoding sets how Producer.Encode encodes, and what batches say of values
-// whose messages name no encoding. Default message.Raw.
+// WithEncoding sets how Producer.Encode encodes, whatever the broker advises, and
+// what batches say of values whose messages name no encoding. Default: Encode
+// does as the broker advises for the topic, from the next call on when that
+// changes; values whose messages name no encoding are message.Raw.
 func WithEncoding(e message.Encoding) ProducerOption {
-	return func(o *producerConfig) { o.encoding = e }
+	return func(o *producerConfig) { o.encoding, o.encodes = e, true }
 }
 
 // WithIDs gives each message that has none an identifier, a ULID: those of one

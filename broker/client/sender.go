@@ -23,28 +23,25 @@ func (p *Producer) send() {
 		if p.closing || p.dead() {
 			p.failAll(p.err)
 		}
-		if p.closing {
+		if p.closing && p.encoding == 0 { // else an encoder pokes
 			p.failSent(p.err)
 			return
 		}
 		p.reopen(now)
 		p.check(now)
 		if l, b := p.pick(now); b != nil {
-			if b.buf == nil {
-				p.mu.Unlock()
-				builder, err := p.encode(b)
-				p.mu.Lock()
-				p.builders = append(p.builders, builder)
-				if err != nil {
-					b.err = err
-					b.to(message.Dead, time.Now())
-					p.unqueue(l)
-					l.sent = append(l.sent, b)
-					p.settle(l)
-				}
-				continue // the world may have changed meanwhile
+			switch {
+			case b.buf != nil:
+				p.transmit(l, b, now)
+			case b.err != nil:
+				b.to(message.Dead, time.Now())
+				p.unqueue(l)
+				l.sent = append(l.sent, b)
+				p.settle(l)
+			default:
+				b.job = jobNone // an encoder that has not begun need not
+				p.encode(b)     // the world may have changed meanwhile
 			}
-			p.transmit(l, b, now)
 			continue
 		}
 		p.sleepTill = p.wakeAt(now)
@@ -70,31 +67,6 @@ func (p *Producer) send() {
 
 // dead reports whether an error ended the producer: Close alone does not.
 func (p *Producer) dead() bool { return p.err != nil && fault.CodeOf(p.err) != fault.Closed }
-
-// encode turns the messages of b into bytes. It runs without the mutex: nobody
-// else touches a batch at the head of its queue.
-func (p *Producer) encode(b *batch) (*message.Builder, error) {
-	builder := b.builder
-	raw := builder.Bytes()
-	need := raw + message.EnvelopeBytes + 64
-	if p.o.keyHashes {
-		need += 4 * builder.Count()
-	}
-	if p.compress != nil {
-		need += p.o.policy.Bound(raw) - raw
-	}
-	if cap(b.mem) < need {
-		b.mem = make([]byte, 0, need)
-	}
-	buf, err := builder.Finish(b.mem[:0], message.Producer{}, p.compress)
-	if err == nil {
-		b.env, err = message.ParseEnvelope(buf, &p.c.cfg.lim)
-	}
-	builder.Reset()
-	b.builder = nil
-	b.mem, b.buf = buf, buf
-	return builder, err
-}
 
 // pick returns the next batch that may be sent now, which stays where it is.
 func (p *Producer) pick(now time.Time) (*lane, *batch) {
@@ -176,7 +148,7 @@ func (p *Producer) pickFrom(l *lane, now time.Time, due bool) *batch {
 	if len(l.queue) == 0 && l.open != nil && (due || l.due || l.urgent && !busy) {
 		p.shut(l)
 	}
-	if len(l.queue) > 0 {
+	if len(l.queue) > 0 && l.queue[0].job != jobRunning {
 		return l.queue[0]
 	}
 	return nil
@@ -273,6 +245,7 @@ func (p *Producer) stamp(b *batch, seq uint32) {
 
 // unqueue removes the head of l's queue.
 func (p *Producer) unqueue(l *lane) {
+	l.queue[0].job = jobNone // which takes it from the encoders, if it waits there
 	n := copy(l.queue, l.queue[1:])
 	l.queue[n] = nil
 	l.queue = l.queue[:n]
@@ -405,7 +378,7 @@ func (p *Producer) expire(l *lane, now time.Time) {
 		}
 	}
 	p.settle(l)
-	for len(l.queue) > 0 && old(l.queue[0]) {
+	for len(l.queue) > 0 && old(l.queue[0]) && l.queue[0].job != jobRunning {
 		b := l.queue[0]
 		p.unqueue(l)
 		b.err = late()
@@ -422,7 +395,8 @@ func (p *Producer) expire(l *lane, now time.Time) {
 	p.settle(l)
 }
 
-// failAll fails everything that is not on the wire.
+// failAll fails everything that is not on the wire, nor behind a batch that an
+// encoder has.
 func (p *Producer) failAll(err error) {
 	for _, l := range p.lanes {
 		p.shut(l)
@@ -433,7 +407,7 @@ func (p *Producer) failAll(err error) {
 				p.ready--
 			}
 		}
-		for len(l.queue) > 0 {
+		for len(l.queue) > 0 && l.queue[0].job != jobRunning {
 			b := l.queue[0]
 			p.unqueue(l)
 			p.reclaim(b)
@@ -478,7 +452,7 @@ func (p *Producer) reopen(now time.Time) {
 	}
 	req := wire.OpenProducer{
 		Topic: p.topic, Ack: p.o.ack, Idempotent: p.o.idempotent,
-		ProducerID: p.id, ProducerEpoch: p.epoch, CreditWanted: p.c.cfg.inFlight,
+		ProducerID: p.id, ProducerEpoch: p.epoch, CreditWanted: p.c.cfg.inFlight, Wants: p.wants(),
 	}
 	if err := p.cn.request(wire.OpOpenProducer, 0, &req, (*opener)(p)); err != nil {
 		p.cn = nil

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -136,6 +137,24 @@ func (s *subscription) answer(cn *conn, h wire.Header, payload []byte, err error
 	s.giveBack(cn) // what was released while the answer was on its way
 }
 
+// broke ends s with err, which the application is told by the caller or, if later,
+// by the next Poll. What was received is dropped: Seek makes a new beginning. mu
+// is held.
+func (s *subscription) broke(err error, later bool) {
+	k := s.k
+	s.err = err
+	now := time.Now()
+	for _, it := range k.queue.remove(func(it item) bool { return it.sub == s }) {
+		k.discard(&it, now)
+	}
+	if k.cn != nil {
+		s.leave(k.cn)
+	}
+	if later {
+		k.queue.unpop(item{sub: s, err: err})
+	}
+}
+
 func (s *subscription) begin() {
 	if !s.started {
 		s.started = true
@@ -168,6 +187,9 @@ func (s *subscription) ended(cn *conn, err error) {
 			}
 		})
 	default:
+		if errors.Is(err, fault.NotFound) {
+			k.c.dicts.forget(k.topic)
+		}
 		s.err = fmt.Errorf("%s: %w", s.op("consume"), err)
 		if s.started {
 			k.arrive(item{sub: s, err: s.err})
@@ -233,7 +255,7 @@ func (s *subscription) deliver(cn *conn, f *frame) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	it := item{sub: s, frame: f, life: message.NewLifecycle(time.Now())}
-	if err != nil || s.gone {
+	if err != nil || s.gone || s.err != nil {
 		k.discard(&it, it.life.Created())
 		if err != nil {
 			cn.fail(s.lies(err))

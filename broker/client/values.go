@@ -5,19 +5,20 @@ import (
 	"github.com/portask/portask/broker/message"
 )
 
-// Encode makes v the value of m, encoded as WithEncoding or SetEncoding says,
-// and notes the encoding in m. The memory of m.Value is reused.
+// Encode makes v the value of m, encoded as WithEncoding or SetEncoding says, or
+// else as the broker advises, and notes the encoding in m. The memory of m.Value is reused.
 //
 // Errors: fault.Invalid for a value that the encoding has no form for.
 func (p *Producer) Encode(m *message.Message, v any) error {
 	p.mu.Lock()
-	e := p.o.encoding
+	e := p.valueEncoding()
 	p.mu.Unlock()
 	return p.c.cfg.codecs.Encode(m, e, v)
 }
 
 // SetEncoding changes the encoding while messages are sent: it holds for later
-// calls of Encode, and for messages sent later that name none. No batch mixes
+// calls of Encode, and for messages sent later that name none; from then on no
+// advice counts. No batch mixes
 // encodings, and each consumer learns from the batch how to decode it, so
 // nothing has to stop for the change.
 func (p *Producer) SetEncoding(e message.Encoding) error {
@@ -26,6 +27,7 @@ func (p *Producer) SetEncoding(e message.Encoding) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.o.encodes = true
 	if p.o.encoding == e {
 		return nil
 	}

@@ -352,3 +352,11 @@ func Validate(b []byte, seed Seed, lim *Limits) (Envelope, Section, error) {
 	}
 	return e, s, nil
 }
+
+// Peek tells from an envelope that nobody has verified how long its batch says it
+// is, and whether it says that zstd compressed it; to go through batches without
+// parsing each. b holds at least EnvelopeBytes.
+func Peek(b []byte) (size int, zstd bool) {
+	a := Attributes(binary.LittleEndian.Uint16(b[48:]))
+	return EnvelopeBytes + int(binary.LittleEndian.Uint32(b[4:])), a.Algorithm() == Zstd
+}
