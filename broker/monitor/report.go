@@ -22,6 +22,10 @@ type Report struct {
 	// Interval is the length of what Latencies call the last interval, and the
 	// age at most of Process and System.
 	Interval time.Duration `json:"interval_ns"`
+	// Sampled is the Uptime at which System and Process were read, but for what
+	// Process has of the Go runtime. Rates of the times in them are over the
+	// difference of two of these.
+	Sampled time.Duration `json:"sampled_ns"`
 
 	Ready      bool        `json:"ready"`
 	Components []Component `json:"components"` // as /readyz has them
@@ -165,7 +169,7 @@ type Topic struct {
 
 // Partition is one partition. Start is its oldest offset; the others are
 // exclusive ends: HWM of what consumers see, End of what is stored, Durable of
-// what survives power loss.
+// what survives power loss, which is 0 where the engine cannot give that.
 type Partition struct {
 	Index          uint32 `json:"index"`
 	Start          int64  `json:"start"`

@@ -200,7 +200,11 @@ func (s *stats) failed(ctx context.Context, op string, err error) error {
 	if errors.As(err, &u) {
 		err = u.Err // without the URL, which the operation names
 	}
-	return fault.New(fault.ConnectionLost, op).WithCause(err)
+	e := fault.New(fault.ConnectionLost, op).WithCause(err)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		e.WithDetail("no admin listener there; --admin names another, and the broker's log says where it is")
+	}
+	return e
 }
 
 // reason is an error of read in few words, for a line of a screen.

@@ -10,14 +10,19 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
 
+	"github.com/portask/portask/broker/client"
 	"github.com/portask/portask/broker/fault"
+	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/monitor"
 	"github.com/portask/portask/broker/monitor/top"
 )
@@ -110,6 +115,74 @@ func TestTopLines(t *testing.T) {
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", output, err)
 		}
+	}
+}
+
+// TestTopBroker: a frame and rates of a real broker that is produced to, until it
+// is killed.
+func TestTopBroker(t *testing.T) {
+	dir := t.TempDir()
+	file, settings := filepath.Join(dir, "admin"), filepath.Join(dir, "settings.yaml")
+	replace(t, settings, "version: 1\nmonitoring:\n  interval: 100ms\n") // at least two readings of the system between the looks
+	p := startProcess(t, "--config", settings, "--data", filepath.Join(dir, "data"), "--listen", "127.0.0.1:0", "--admin-addr-file", file)
+	p.until("serving")
+	addr, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &globals{output: "table", timeout: patience, server: p.addr}
+	c, err := g.dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Admin().CreateTopic(t.Context(), client.TopicConfig{Name: "orders", Partitions: 2}); err != nil {
+		t.Fatal(err)
+	}
+	producer, err := c.Producer(t.Context(), "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, sending := make(chan struct{}), sync.WaitGroup{}
+	sending.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := producer.Send(t.Context(), &message.Message{Value: []byte("hello")}); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	o := &topFlags{admin: strings.TrimSpace(string(addr)), interval: 300 * time.Millisecond, order: "rate", size: "120x30", once: true}
+	var frame, rates bytes.Buffer
+	err = runTop(t.Context(), g, o, nil, &frame)
+	g.output = "json"
+	err = errors.Join(err, runTop(t.Context(), g, o, nil, &rates))
+	close(stop)
+	sending.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"node-1", "disklog", p.addr, "1 producer", "2 partitions", "orders", "produce, durable", "memory", "queues", "goroutines"} {
+		if !strings.Contains(frame.String(), text) {
+			t.Errorf("no %q in\n%s", text, frame.String())
+		}
+	}
+	var r top.Rates
+	if err := json.Unmarshal(rates.Bytes(), &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.In.Messages <= 0 || r.Stored.Messages <= 0 || r.Acks <= 0 || r.Process.CPUs <= 0 || r.Process.RSSBytes <= 0 || len(r.Topics) != 1 || r.Topics[0].Stored.Messages <= 0 || r.Interval < 300*time.Millisecond {
+		t.Errorf("%s", rates.Bytes())
+	}
+	p.cmd.Process.Kill()
+	p.rest.Wait()
+	if err := runTop(t.Context(), g, o, nil, io.Discard); exitCode(err) != int(fault.ExitUnreachable) || !strings.Contains(err.Error(), "--admin") {
+		t.Errorf("a broker that is gone: %v", err)
 	}
 }
 

@@ -162,7 +162,7 @@ func item(label, value string) Line { return Line{faint(label + " "), text(value
 func (v *View) process(w int) []Line {
 	p, r := &v.Report.Process, &v.Rates.Process
 	var items []Line
-	if v.Rates.Interval > 0 {
+	if v.Rates.SampleInterval > 0 {
 		cpu := fmt.Sprintf("%.2f", r.CPUs)
 		if p.MaxProcs > 0 {
 			cpu += fmt.Sprintf("/%d", p.MaxProcs)
@@ -197,7 +197,7 @@ func (v *View) process(w int) []Line {
 // matters most comes first, since a tight frame ends after three lines.
 func (v *View) host(w int) []Line {
 	m, r := &v.Report.System, &v.Rates.System
-	known := v.Rates.Interval > 0
+	known := v.Rates.SampleInterval > 0
 	var items []Line
 	if known {
 		busy := append(Line{faint("cpu ")}, v.Glyphs.bar(r.Busy, 8)...)

@@ -18,10 +18,14 @@ type Rates struct {
 	// Interval lies between the Reports, by the broker's monotonic clock. It is 0
 	// when there is no earlier one of the same process: then every rate is 0 and
 	// means nothing.
-	Interval  time.Duration `json:"interval_ns"`
-	Restarted bool          `json:"restarted"` // the earlier Report was of another process
-	Ready     bool          `json:"ready"`
-	Warnings  []string      `json:"warnings"`
+	Interval time.Duration `json:"interval_ns"`
+	// SampleInterval is the same for Process.CPUs and System, which a broker reads
+	// from time to time; 0 means that it has not between the Reports.
+	SampleInterval time.Duration `json:"sample_interval_ns"`
+
+	Restarted bool     `json:"restarted"` // the earlier Report was of another process
+	Ready     bool     `json:"ready"`
+	Warnings  []string `json:"warnings"`
 
 	In     Flow `json:"in"`     // taken from producers
 	Stored Flow `json:"stored"` // written to logs
@@ -143,14 +147,18 @@ func Between(from, to *monitor.Report) Rates {
 	}
 	if from != nil {
 		r.Interval = to.Uptime - from.Uptime
+		if r.SampleInterval = max(0, to.Sampled-from.Sampled); to.Sampled == 0 {
+			r.SampleInterval = r.Interval // a broker that does not tell
+		}
 	} else {
 		from = to // every difference is 0
 	}
 	r.Pools, r.Queues = make([]PoolRates, 0, len(to.Pools)), make([]QueueRates, 0, len(to.Queues)) // "[]" in JSON, not "null"
 	m := meter(r.Interval.Seconds())
 	r.totals(m, &from.Totals, &to.Totals, &from.Storage, &to.Storage)
-	r.Process.rates(m, &from.Process, &to.Process)
-	r.System.rates(m, &from.System, &to.System)
+	sampled := meter(r.SampleInterval.Seconds())
+	r.Process.rates(m, sampled, &from.Process, &to.Process)
+	r.System.rates(sampled, &from.System, &to.System)
 	for i := range to.Pools {
 		b := &to.Pools[i]
 		a := named(from.Pools, i, b.Name, func(p *monitor.Pool) string { return p.Name })
@@ -226,11 +234,21 @@ func (r *Rates) totals(m meter, a, b *monitor.Totals, as, bs *monitor.Storage) {
 	r.Syncs, r.Writes = m.rate(as.Syncs, bs.Syncs), m.rate(as.Writes, bs.Writes)
 }
 
-func (r *ProcessRates) rates(m meter, a, b *monitor.Process) {
-	r.CPUs, r.GCs, r.AllocBytes = m.share(a.CPU, b.CPU), m.rate(a.GCs, b.GCs), m.rate(a.AllocBytes, b.AllocBytes)
-	if cpu := b.CPU - a.CPU; cpu > 0 && b.GCCPU > a.GCCPU {
-		r.GCShare = min(1, float64(b.GCCPU-a.GCCPU)/float64(cpu))
+func (r *ProcessRates) rates(m, sampled meter, a, b *monitor.Process) {
+	r.CPUs, r.GCs, r.AllocBytes = sampled.share(a.CPU, b.CPU), m.rate(a.GCs, b.GCs), m.rate(a.AllocBytes, b.AllocBytes)
+	if r.CPUs > 0 {
+		r.GCShare = min(1, m.share(a.GCCPU, b.GCCPU)/r.CPUs)
 	}
+}
+
+// keep takes over from the rates before what was not read anew.
+func (r *Rates) keep(before *Rates) {
+	if r.Interval <= 0 || r.SampleInterval > 0 || before.SampleInterval <= 0 {
+		return
+	}
+	gauges := r.System
+	r.SampleInterval, r.Process.CPUs, r.Process.GCShare, r.System = before.SampleInterval, before.Process.CPUs, before.Process.GCShare, before.System
+	r.System.Load1, r.System.AvailableBytes = gauges.Load1, gauges.AvailableBytes
 }
 
 func (r *SystemRates) rates(m meter, a, b *monitor.System) {

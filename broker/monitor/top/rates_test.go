@@ -44,6 +44,30 @@ func TestBetween(t *testing.T) {
 	}
 }
 
+// TestSampled: processor times are rates over the time between two readings of
+// them, whenever the Reports were taken. Without a new reading a view keeps the
+// last rates.
+func TestSampled(t *testing.T) {
+	a := busy(1)
+	a.Sampled = a.Uptime - 900*time.Millisecond
+	b := after(a, 200*time.Millisecond, 6400, 6400)
+	b.Sampled = a.Sampled + time.Second
+	b.Process.CPU, b.System.Disk.Busy = a.Process.CPU+500*time.Millisecond, a.System.Disk.Busy+time.Second/4
+	c := after(b, 200*time.Millisecond, 6400, 6400)
+	c.Process.CPU, c.System = b.Process.CPU, b.System
+	v := view(80, 24, a, b)
+	if r := &v.Rates; r.Process.CPUs != 0.5 || r.System.DiskBusy != 0.25 || r.SampleInterval != time.Second || r.Interval != 200*time.Millisecond {
+		t.Errorf("%+v", r)
+	}
+	if r := Between(b, c); r.SampleInterval != 0 || r.Process.CPUs != 0 {
+		t.Errorf("without a reading: %+v", r)
+	}
+	v.Observe(c)
+	if r := &v.Rates; r.Process.CPUs != 0.5 || r.System.DiskBusy != 0.25 || r.SampleInterval != time.Second {
+		t.Errorf("kept: %+v", r)
+	}
+}
+
 // TestBetweenNothing: of the same moment twice there are no rates, and that is all.
 func TestBetweenNothing(t *testing.T) {
 	a := busy(1)
@@ -151,7 +175,7 @@ func TestHostile(t *testing.T) {
 	}
 	d := func() time.Duration { return time.Duration(num()) }
 	report := func() *monitor.Report {
-		r := &monitor.Report{Version: word(), Node: word(), Engine: word(), Address: word(), Uptime: d(), Interval: d()}
+		r := &monitor.Report{Version: word(), Node: word(), Engine: word(), Address: word(), Uptime: d(), Interval: d(), Sampled: d()}
 		t := &r.Totals
 		t.Connections, t.Producers, t.MessagesIn, t.Frames, t.Delivers, t.HistoryReads = num(), num(), uint64(num()), uint64(num()), uint64(num()), uint64(num())
 		t.Topics, t.Partitions, t.CreditFreeBytes = int(num()), int(num()), num()
@@ -274,7 +298,7 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, part := range []string{
-		`"time":"2026-03-04T12:00:01Z","node":"node-1","version":"0.1.0","uptime_ns":273601000000000,"interval_ns":1000000000,"restarted":false,"ready":true,"warnings":[]`,
+		`"time":"2026-03-04T12:00:01Z","node":"node-1","version":"0.1.0","uptime_ns":273601000000000,"interval_ns":1000000000,"sample_interval_ns":1000000000,"restarted":false,"ready":true,"warnings":[]`,
 		`"in":{"messages_per_s":6400,"batches_per_s":100,"bytes_per_s":6592000}`, `"out":{`, `"stored":{`,
 		`"latencies":[{"name":"produce_accepted","last":{"count":19500,`, `"process":{"cpus":0.012`, `"system":{"busy_share":0.6`,
 		`"pools":[{"name":"receive"`, `"queues":[{"name":"history"`, `"topics":[{"name":"orders.000","stored":{"messages_per_s":3200`,

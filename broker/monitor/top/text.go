@@ -28,7 +28,7 @@ func Clean(r *monitor.Report) {
 	for _, s := range []*string{&r.Version, &r.Go, &r.Node, &r.Cluster, &r.Engine, &r.Address} {
 		*s = Printable(*s)
 	}
-	r.Uptime = min(max(r.Uptime, 0), uptimeMax)
+	r.Uptime, r.Sampled = min(max(r.Uptime, 0), uptimeMax), min(max(r.Sampled, 0), uptimeMax)
 	cut(&r.Components)
 	for i := range r.Components {
 		c := &r.Components[i]

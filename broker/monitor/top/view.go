@@ -224,7 +224,7 @@ func (v *View) Summary() string {
 	if p99 != "" {
 		b.WriteString("p99" + p99 + "  ")
 	}
-	if r.Interval > 0 {
+	if r.SampleInterval > 0 {
 		fmt.Fprintf(&b, "cpu %.2f  ", r.Process.CPUs)
 	}
 	fmt.Fprintf(&b, "rss %s  %s", size(r.Process.RSSBytes), count(int(r.Connections), "connection"))
@@ -237,7 +237,10 @@ func (v *View) Summary() string {
 // Observe takes the next Report of the broker, which the view owns from then on.
 func (v *View) Observe(r *monitor.Report) {
 	Clean(r)
+	before := v.Rates
 	v.Rates = Between(v.Report, r)
+	v.Rates.keep(&before)
+	v.Rates.Warnings = Warnings(r, &v.Rates)
 	v.History.Add(&v.Rates)
 	v.Report, v.Gone, v.Age = r, "", 0
 }
