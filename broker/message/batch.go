@@ -20,7 +20,7 @@ type Batch struct {
 
 // ParseBatch returns the batch at the start of src, and what follows it. It
 // checks structure and limits, as ParseEnvelope does, and that the batch is
-// whole, but no checksum: see [Batch.Verify]. nil limits are the default ones.
+// whole, but no checksum: see [VerifyHeader] and [VerifyBody]. nil limits are the default ones.
 // It allocates nothing but an error.
 //
 // Errors: those of ParseEnvelope; fault.Corrupted with the cause
@@ -56,15 +56,6 @@ func (b *Batch) BodySize() int { return int(b.env.BodyLen) }
 
 // RawSize is the length of the body before compression.
 func (b *Batch) RawSize() int { return int(b.env.UncompressedLen) }
-
-// Verify checks the checksums of envelope, section and body. The error is
-// fault.Corrupted and names the field.
-func (b *Batch) Verify(seed Seed) error {
-	if err := VerifyHeader(b.bytes, seed); err != nil {
-		return err
-	}
-	return VerifyBody(b.bytes)
-}
 
 // Body returns the section and the body as sent, which the caller decompresses
 // as Envelope().Attributes.Algorithm() says. Errors as of [Split].

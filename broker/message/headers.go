@@ -1,7 +1,6 @@
 package message
 
 import (
-	"iter"
 	"math"
 	"slices"
 	"strconv"
@@ -61,17 +60,6 @@ func (h Headers) Bytes(name string) ([]byte, error) {
 		return nil, fault.NotFound
 	}
 	return h[i].Value, nil
-}
-
-// All returns the values of every header of the name, in order, not copied.
-func (h Headers) All(name string) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		for i := range h {
-			if h[i].Key == name && !yield(h[i].Value) {
-				return
-			}
-		}
-	}
 }
 
 // Text returns the value as a string, a copy.
@@ -182,10 +170,6 @@ func (h *Headers) SetTime(name string, v time.Time) error {
 	h.SetBytes(name, text)
 	return nil
 }
-
-// Add adds a header at the end, whether or not there is one of the name; v is
-// kept, not copied.
-func (h *Headers) Add(name string, v []byte) { *h = append(*h, Header{Key: name, Value: v}) }
 
 // Remove removes every header of the name and returns how many there were.
 func (h *Headers) Remove(name string) int {

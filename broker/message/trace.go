@@ -23,9 +23,6 @@ type Trace struct {
 	State string // of vendors; passed on as it is
 }
 
-// Sampled reports whether the sender records the trace.
-func (t Trace) Sampled() bool { return t.Flags&1 != 0 }
-
 // NewTrace begins a trace, sampled, with a first span. The randomness is the
 // operating system's.
 func NewTrace() Trace {

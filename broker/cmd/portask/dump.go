@@ -124,20 +124,30 @@ func (d *dumper) item(it *disklog.Item) error {
 	return nil
 }
 
+// storedLimits let everything pass that may have been stored, whatever the limits
+// of the broker are now; it is in memory already.
+var storedLimits = message.Limits{
+	BatchBytes: 1 << 30, MessageBytes: 1 << 30, KeyBytes: 1 << 30, Headers: 1 << 24, HeaderBytes: 1 << 30, Messages: 1 << 24,
+	DecompressedBytes: 1 << 30, DecompressedRatio: 1 << 20,
+}
+
 func (d *dumper) batch(it *disklog.Item) error {
-	e := &it.Envelope
+	b, _, err := message.ParseBatch(it.Bytes, &storedLimits)
+	if err != nil {
+		return err
+	}
+	e := b.Envelope()
 	if d.batches {
-		var err error
 		if d.json {
 			err = d.line(map[string]any{
-				"kind": "batch", "log": it.Log.String(), "file": it.File, "position": it.Pos, "bytes": it.Len,
-				"base": e.BaseOffset, "end": e.EndOffset(), "messages": e.Count, "append_time": micros(e.AppendTime), "epoch": e.Epoch,
-				"compression": e.Attributes.Algorithm().String(), "uncompressed": e.UncompressedLen,
+				"kind": "batch", "log": it.Log.String(), "file": it.File, "position": it.Pos, "bytes": b.Size(), "body": b.BodySize(),
+				"base": e.BaseOffset, "end": e.EndOffset(), "messages": b.Count(), "append_time": micros(e.AppendTime), "epoch": e.Epoch,
+				"compression": e.Attributes.Algorithm().String(), "uncompressed": b.RawSize(),
 				"producer_id": e.ProducerID, "producer_epoch": e.ProducerEpoch, "sequence": e.BaseSequence,
 			})
 		} else {
 			err = d.printf("    batch at %d: [%d, %d), %d messages, %d bytes, %s, %s, producer %d/%d sequence %d\n", it.Pos, e.BaseOffset, e.EndOffset(),
-				e.Count, it.Len, e.Attributes.Algorithm(), micros(e.AppendTime), e.ProducerID, e.ProducerEpoch, e.BaseSequence)
+				b.Count(), b.Size(), e.Attributes.Algorithm(), micros(e.AppendTime), e.ProducerID, e.ProducerEpoch, e.BaseSequence)
 		}
 		if err != nil {
 			return err
@@ -146,16 +156,15 @@ func (d *dumper) batch(it *disklog.Item) error {
 	if !d.messages {
 		return nil
 	}
-	section, body, err := message.Split(it.Bytes, e)
+	section, body, err := b.Body()
 	if err != nil {
 		return err
 	}
-	d.body, err = compression.AppendDecompress(d.body[:0], body, e.Attributes.Algorithm(), int(e.UncompressedLen), compression.Limits{})
+	d.body, err = compression.AppendDecompress(d.body[:0], body, e.Attributes.Algorithm(), b.RawSize(), compression.Limits{})
 	if err != nil {
 		return err
 	}
-	d.reader.Reset(e, d.body, nil)
-	d.reader.SetSection(&section)
+	b.Messages(&d.reader, &section, d.body, &storedLimits)
 	var m message.Message
 	for d.reader.Next(&m) {
 		r := &record{Topic: d.topic(it), Partition: it.Log.Index, Message: &m}

@@ -29,7 +29,8 @@ const formatHelp = `  %t  topic            %k  key               %T  time (RFC 3
   %p  partition        %v  value             %u  time in microseconds since 1970
   %o  offset           %s  size of the value %h  headers as name=value, comma-separated
   %i  message id       %a  age by its time   %H{NAME}  value of the first header of that name
-  %%  a percent sign   \n \t \r \0 \\ \xHH  bytes
+  %x  trace id         %c  content type      %%  a percent sign
+  \n \t \r \0 \\ \xHH  bytes
   %k, %v and %h take {hex} or {base64}: %v{hex}
 `
 
@@ -149,6 +150,16 @@ func parseVerb(name byte, modifier string) (verb, error) {
 		return func(dst []byte, r *record) []byte { return strconv.AppendInt(dst, int64(len(r.Message.Value)), 10) }, nil
 	case 'i':
 		return func(dst []byte, r *record) []byte { return append(dst, idText(r.Message)...) }, nil
+	case 'c':
+		return func(dst []byte, r *record) []byte { return append(dst, r.Message.Headers.ContentType()...) }, nil
+	case 'x':
+		return func(dst []byte, r *record) []byte {
+			trace, err := r.Message.Headers.Trace()
+			if err != nil {
+				return dst // there is none, or one that is to be ignored
+			}
+			return hex.AppendEncode(dst, trace.ID[:])
+		}, nil
 	case 'a':
 		return func(dst []byte, r *record) []byte {
 			return append(dst, r.Message.Age(time.Now()).Round(time.Microsecond).String()...)
