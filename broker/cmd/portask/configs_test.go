@@ -27,7 +27,7 @@ var root = filepath.Join("..", "..", "..")
 // say.
 func plainOptions() *brokerOptions {
 	o := newBrokerOptions()
-	o.gcPercent, o.memoryLimit = 100, unlimitedMemory
+	o.gcPercent, o.memoryLimit = 100, autoMemory
 	return o
 }
 
@@ -200,7 +200,7 @@ func TestTableAgreesWithComponents(t *testing.T) {
 func (o *brokerOptions) inForce() string {
 	s := &o.server
 	return fmt.Sprint(s.SlowConsumer, s.ProducerBytes, s.DeliverBytes, s.Algorithms, s.Encodings, s.RetentionEvery, s.Topics,
-		o.logLevel, o.gcPercent, o.memoryLimit, o.shutdownTimeout)
+		o.logLevel, o.gcPercent, o.memoryLimit, o.shutdownTimeout, o.monitor.Interval, o.monitor.MutexFraction, o.monitor.BlockRate)
 }
 
 // A setting is called live if, and only if, a reload changes it.
@@ -241,6 +241,9 @@ func TestViolationsHaveKeys(t *testing.T) {
 	o.server.Limits.DecompressedBytes, o.server.Limits.DecompressedRatio = 1<<31-1, -1
 	o.disk.SegmentAge, o.disk.FirstBytes, o.disk.DurableEvery, o.disk.Spares, o.disk.OpenSegments, o.disk.LowPercent, o.disk.ReserveBytes =
 		-1, 1, -1, 1<<20, 1<<20, 101, 1<<31
+	m := &o.monitor
+	m.listen, m.clients, m.Interval, m.TopicSeries, m.PartitionSeries, m.MutexFraction, m.BlockRate, m.FlightBytes, m.FlightAge =
+		"nowhere", "nobody", -1, -2, -2, -1, -1, 1, -1
 	known := map[string]bool{}
 	for k := range plainOptions().schema().Keys() {
 		if k.Field != "" {
@@ -263,7 +266,7 @@ func TestViolationsHaveKeys(t *testing.T) {
 		}
 	}
 	walk(o.check())
-	if count != 16 {
+	if count != 25 {
 		t.Errorf("%d violations: %v", count, o.check())
 	}
 }

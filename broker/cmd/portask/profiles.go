@@ -44,6 +44,9 @@ var profiles = []profile{
 		{"performance.producer_memory", "1MiB", "The same for one producer."},
 		{"performance.tail_memory", "4MiB", "Consumers that lag a little read from disk, as they may in production."},
 		{"performance.memory_limit", "256MiB", "The garbage collector works harder before the machine notices."},
+		{"monitoring.mutex_profile", "100", "Waits for locks show in /debug/pprof/mutex; in production they would cost."},
+		{"monitoring.block_profile", "100us", "What goroutines wait for shows in /debug/pprof/block."},
+		{"monitoring.flight_recorder", "16MiB", "When something was slow a moment ago, /debug/flight has the trace of it."},
 		{"limits.batch", "1MiB", "Large batches are found while they can still be changed."},
 		{"limits.message", "256KiB", "Large messages too."},
 		{"limits.decompressed", "8MiB", "The same, decompressed."},
@@ -81,7 +84,7 @@ func writerOf(name string, f config.Format) (func(io.Writer) error, error) {
 
 func (p *profile) writer(f config.Format) (func(io.Writer) error, error) {
 	o := newBrokerOptions()
-	o.gcPercent, o.memoryLimit = 100, unlimitedMemory // whatever this process's environment says
+	o.gcPercent, o.memoryLimit = 100, autoMemory // whatever this process's environment says
 	schema := o.schema()
 	var entries []config.Entry
 	var values []config.Override

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/portask/portask/broker/config"
+	"github.com/portask/portask/broker/monitor"
 	"github.com/portask/portask/broker/server"
 )
 
@@ -19,6 +20,7 @@ import (
 type reloader struct {
 	launch *launch
 	server *server.Server
+	mon    *monitor.Monitor // nil: off
 	level  *slog.LevelVar
 	log    *slog.Logger
 
@@ -32,8 +34,8 @@ type reloader struct {
 
 // newReloader begins to listen; close ends it. From here on SIGHUP does not end
 // the process.
-func newReloader(l *launch, s *server.Server, level *slog.LevelVar, log *slog.Logger, o *brokerOptions, snap *config.Snapshot) *reloader {
-	r := &reloader{launch: l, server: s, level: level, log: log, opts: o, running: snap}
+func newReloader(l *launch, s *server.Server, mon *monitor.Monitor, level *slog.LevelVar, log *slog.Logger, o *brokerOptions, snap *config.Snapshot) *reloader {
+	r := &reloader{launch: l, server: s, mon: mon, level: level, log: log, opts: o, running: snap}
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	hangup := make(chan os.Signal, 1)
@@ -112,12 +114,22 @@ func (r *reloader) reload(why string) {
 // apply gives the broker what it takes while it runs. After an error nothing has
 // changed.
 func (r *reloader) apply(o *brokerOptions) error {
+	var watch monitor.Options
+	if r.mon != nil {
+		var err error
+		if watch, err = o.monitor.options(); err != nil {
+			return err
+		}
+	}
 	old := r.level.Level()
 	r.level.Set(o.logLevel) // the server looks at it
 	if err := r.server.Reload(o.server); err != nil {
 		r.level.Set(old)
 		return err
 	}
-	o.collect()
+	o.collect(r.launch.chunkBytes)
+	if r.mon != nil {
+		return r.mon.Reload(watch) // it was checked with the rest: nothing is half done
+	}
 	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -31,6 +30,9 @@ const envConfig = "PORTASK_CONFIG"
 type launch struct {
 	file  string
 	flags []config.Override
+	// chunkBytes is what the running broker takes outside of the Go heap at most;
+	// set by serve before anything is loaded again.
+	chunkBytes int64
 }
 
 // register adds --config and the flag of every setting that has one.
@@ -86,7 +88,19 @@ func serve(ctx context.Context, l *launch, stdout, stderr io.Writer) (err error)
 	level := new(slog.LevelVar)
 	level.Set(o.logLevel)
 	log := o.logger(stderr, level)
-	o.collect()
+	l.chunkBytes = o.chunkBytes()
+	o.collect(l.chunkBytes).tell(log)
+	mon, err := o.startMonitor(log) // first: it tells a broker that starts from none
+	if err != nil {
+		return err
+	}
+	if mon != nil {
+		defer func() {
+			if cerr := mon.Close(); err == nil {
+				err = cerr
+			}
+		}()
+	}
 	engine, err := o.openEngine(log)
 	if err != nil {
 		return err
@@ -96,12 +110,15 @@ func serve(ctx context.Context, l *launch, stdout, stderr io.Writer) (err error)
 			err = cerr
 		}
 	}()
-	o.server.Engine, o.server.Logger, o.server.Version = engine, log, versionText()
+	o.server.Engine, o.server.Logger, o.server.Version, o.server.Measure = engine, log, versionText(), mon != nil
 	s, err := server.New(o.server)
 	if err != nil {
 		return err
 	}
-	r := newReloader(l, s, level, log, o, snap)
+	if mon != nil {
+		mon.Attach(s)
+	}
+	r := newReloader(l, s, mon, level, log, o, snap)
 	defer r.close()
 	addr := s.Addr().String()
 	if o.addrFile != "" {
@@ -142,12 +159,6 @@ func (o *brokerOptions) logger(w io.Writer, level slog.Leveler) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(w, opts))
 	}
 	return slog.New(slog.NewTextHandler(w, opts))
-}
-
-// collect sets the garbage collector up.
-func (o *brokerOptions) collect() {
-	debug.SetGCPercent(o.gcPercent)
-	debug.SetMemoryLimit(o.memoryLimit)
 }
 
 func (o *brokerOptions) openEngine(log *slog.Logger) (storage.Engine, error) {

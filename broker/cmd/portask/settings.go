@@ -5,10 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"runtime/debug"
-	"runtime/metrics"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/portask/portask/broker/config"
@@ -51,11 +48,12 @@ type brokerOptions struct {
 
 	gcPercent   int
 	memoryLimit int64
+
+	monitor monitorSettings
 }
 
 // newBrokerOptions are the defaults, the components' own.
 func newBrokerOptions() *brokerOptions {
-	gc := collector()
 	o := &brokerOptions{
 		server:          server.Options{}.WithDefaults(),
 		engine:          engineDisk,
@@ -64,37 +62,13 @@ func newBrokerOptions() *brokerOptions {
 		mem:             memlog.Options{MaxBytes: memlog.DefaultMaxBytes},
 		shutdownTimeout: 30 * time.Second,
 		logFormat:       "text",
-		gcPercent:       gc.percent,
-		memoryLimit:     gc.limit,
+		gcPercent:       collector().percent,
+		memoryLimit:     autoMemory,
+		monitor:         newMonitorSettings(),
 	}
 	o.server.Loops = 0 // shown as auto, not as this machine's number
 	return o
 }
-
-// Limits of the collector's settings. The runtime itself has none.
-const (
-	gcPercentMin   = 1
-	gcPercentMax   = 10_000
-	memoryLimitMin = 16 << 20
-	// unlimitedMemory is what the runtime takes for no limit.
-	unlimitedMemory = math.MaxInt64
-)
-
-// collector is how the Go runtime was set up by the process's environment (GOGC,
-// GOMEMLIMIT), read once, before anything changes it.
-var collector = sync.OnceValue(func() (gc struct {
-	percent int
-	limit   int64
-}) {
-	sample := []metrics.Sample{{Name: "/gc/gogc:percent"}}
-	metrics.Read(sample)
-	gc.percent = -1
-	if n := sample[0].Value.Uint64(); n <= math.MaxInt32 { // else it is off
-		gc.percent = min(max(int(n), gcPercentMin), gcPercentMax)
-	}
-	gc.limit = max(debug.SetMemoryLimit(-1), memoryLimitMin)
-	return gc
-})
 
 // batchMax is the largest batch that fits a frame of the protocol.
 const batchMax = wire.DefaultMaxFrame - 4<<10
@@ -172,7 +146,7 @@ func (o *brokerOptions) schema() *config.Schema {
 			{Name: "memlog.memory", Flag: "memory", Field: "memory", Value: config.Size(&o.mem.MaxBytes, 64<<10, 1<<46),
 				Doc: "What memlog may hold."},
 			{Name: "commit.workers", Value: config.Count(&s.Committer.Workers, 1, 64),
-				Doc: "Syncs and deferred writes that may run at once, over all partitions."},
+				Doc: "Syncs, deferred writes and removals of segments that may run at once, over all partitions; those of one partition follow each other. They begin with the work and end when idle, beside performance.workers."},
 			{Name: "commit.visible_after", Value: config.Duration(&s.Committer.VisibleAfter, 100*time.Microsecond, time.Minute),
 				Doc: "How long a message that nobody waits for (ack none or accepted) may stay invisible on a topic whose visibility is durable."},
 			{Name: "commit.durable_after", Value: config.Duration(&s.Committer.DurableAfter, time.Millisecond, time.Hour),
@@ -195,6 +169,8 @@ func (o *brokerOptions) schema() *config.Schema {
 		config.Area{Name: "performance", Doc: "Work and memory.", Keys: []config.Key{
 			{Name: "event_loops", Flag: "loops", Field: "loops", Value: config.Count(&s.Loops, 1, server.LoopsMax).Or("auto", 0),
 				Doc: "Event loops; auto is half of the cores that the process may use, at least one."},
+			{Name: "workers", Flag: "workers", Field: "workers", Value: config.Count(&s.Workers, server.WorkersMin, server.WorkersMax),
+				Doc: "Requests (topics, metadata, look-ups by time) and reads of history that may be under way at once; one is always left for each of the two. They begin with the work and end when idle. storage.commit.workers come on top: a disk that hangs in a sync keeps nobody from reading."},
 			{Name: "receive_chunk", Value: config.Size(&s.ReceiveBytes, 64<<10, mempool.MaxChunkBytes),
 				Doc: "What a loop reads at once. Batches are stored and delivered from there without being copied."},
 			{Name: "produce_memory", Flag: "produce-memory", Value: config.Size(&s.ProduceBytes, server.ProducerBytesMin, 1<<40),
@@ -207,8 +183,8 @@ func (o *brokerOptions) schema() *config.Schema {
 				Doc: "Batches in one frame to a consumer. A reload holds for subscriptions made from then on."},
 			{Name: "gc_percent", Live: true, Value: config.Count(&o.gcPercent, gcPercentMin, gcPercentMax).Or("off", -1),
 				Doc: "Growth of the heap between two garbage collections, as Go's GOGC, which is its default. off needs a memory_limit."},
-			{Name: "memory_limit", Field: "memory_limit", Live: true, Value: config.Size(&o.memoryLimit, memoryLimitMin, 1<<46).Or("none", unlimitedMemory),
-				Doc: "Memory of the Go heap above which collections become frequent, as Go's GOMEMLIMIT, which is its default. Chunks of received batches lie outside the heap where the system allows it."},
+			{Name: "memory_limit", Field: "memory_limit", Live: true, Value: config.Size(&o.memoryLimit, memoryLimitMin, 1<<46).Or("auto", autoMemory).Or("none", unlimitedMemory),
+				Doc: "Memory of the Go runtime above which collections become frequent, as Go's GOMEMLIMIT. auto is GOMEMLIMIT if it is set, else what the control group (v1 or v2) allows, less a tenth and less the chunks of batches, which lie outside of the runtime's memory, but no less than a quarter of it; none where there is no limit."},
 		}},
 		config.Area{Name: "limits", Doc: "What producers may send. Stored batches are served whatever the limits are now.", Keys: []config.Key{
 			{Name: "batch", Flag: "max-batch", Field: "batch_bytes", Value: config.Size(&s.Limits.BatchBytes, 1<<10, batchMax),
@@ -230,6 +206,8 @@ func (o *brokerOptions) schema() *config.Schema {
 			{Name: "accept", Live: true, Value: config.Several(&s.Encodings, named(s.Encodings)...),
 				Doc: "Encodings that the values of a batch may be declared to have; others are refused by name."},
 		}},
+		o.monitoringArea(),
+		o.securityArea(),
 		config.Area{Name: "logging", Doc: "The log, on standard error.", Keys: []config.Key{
 			{Name: "level", Flag: "log-level", Live: true, Value: config.OneOf(&o.logLevel, config.Is("debug", slog.LevelDebug), config.Is("info", slog.LevelInfo), config.Is("warn", slog.LevelWarn), config.Is("error", slog.LevelError)),
 				Doc: "The least that is logged."},
@@ -261,7 +239,7 @@ func between(least, most int) func(string) error {
 // check asks each component, and what they mean together. Every violation names
 // its field.
 func (o *brokerOptions) check() error {
-	errs := []error{o.server.Check()}
+	errs := []error{o.server.Check(), o.monitor.check()}
 	bad := func(field, format string, args ...any) {
 		errs = append(errs, fault.New(fault.Invalid, "check configuration").WithField(field).WithDetail(format, args...))
 	}
@@ -277,8 +255,8 @@ func (o *brokerOptions) check() error {
 	if l := o.server.Limits; l.MessageBytes > l.BatchBytes {
 		bad("message_bytes", "%s is more than a batch may have, %s", config.FormatSize(int64(l.MessageBytes)), config.FormatSize(int64(l.BatchBytes)))
 	}
-	if o.gcPercent < 0 && o.memoryLimit == unlimitedMemory {
-		bad("memory_limit", "is none and gc_percent is off: the heap would grow without end")
+	if p := o.memory(o.chunkBytes()); o.gcPercent < 0 && p.limit == unlimitedMemory {
+		bad("memory_limit", "is %s, and gc_percent is off: the heap would grow without end", p)
 	}
 	return errors.Join(slices.DeleteFunc(errs, func(err error) bool { return err == nil })...)
 }
