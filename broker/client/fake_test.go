@@ -34,7 +34,11 @@ type fake struct {
 	// hook sees each frame first; true: it was handled. Called with mu held.
 	hook  func(s *session, h wire.Header, payload []byte) bool
 	grant uint64 // credit of a producer
-	wg    sync.WaitGroup
+
+	advice wire.Advice       // for producers that ask
+	dicts  map[uint32][]byte // of every topic
+	gets   int               // DICTIONARY_GETs
+	wg     sync.WaitGroup
 }
 
 type fakeTopic struct {
@@ -73,6 +77,7 @@ type fakeHandle struct {
 	ack    message.AckLevel
 	id     uint64
 	credit int64
+	wants  wire.AdviceWants
 }
 
 type fakeSub struct {
@@ -257,10 +262,19 @@ func (s *session) answer(h wire.Header, payload []byte) (out [][]byte, err error
 			x.ProducerID = f.lastID
 		}
 		f.handle++
-		s.producers[f.handle] = &fakeHandle{topic: x.Topic, ack: x.Ack, id: x.ProducerID, credit: int64(f.grant)}
+		s.producers[f.handle] = &fakeHandle{topic: x.Topic, ack: x.Ack, id: x.ProducerID, credit: int64(f.grant), wants: x.Wants}
 		h.Handle = f.handle
 		return one(&wire.OpenProducerOK{ProducerID: x.ProducerID, ProducerEpoch: x.ProducerEpoch,
-			Partitions: uint32(len(t.parts)), Credit: f.grant, MaxBatch: 4 << 20, TopicID: t.id})
+			Partitions: uint32(len(t.parts)), Credit: f.grant, MaxBatch: 4 << 20, TopicID: t.id, Advice: wanted(f.advice, x.Wants)})
+	case wire.OpDictionaryGet:
+		var x wire.DictionaryGet
+		must(x.Parse(payload))
+		f.gets++
+		d := f.dicts[x.ID]
+		if d == nil {
+			return no(fault.New(fault.NotFound, "load dictionary").WithField("dictionary"))
+		}
+		return one(&wire.Dictionary{Bytes: d})
 	case wire.OpProduce:
 		return s.produce(h, payload)
 	case wire.OpCloseProducer:
@@ -338,6 +352,40 @@ func (s *session) answer(h wire.Header, payload []byte) (out [][]byte, err error
 	}
 	f.t.Errorf("the client sent %v", h.Opcode)
 	return nil, nil
+}
+
+// wanted is the part of x that a producer asked for.
+func wanted(x wire.Advice, wants wire.AdviceWants) wire.Advice {
+	if wants&wire.WantCompression == 0 {
+		x.HasCompression, x.HasDictionary = false, false
+	}
+	if wants&wire.WantEncoding == 0 {
+		x.HasEncoding = false
+	}
+	return x
+}
+
+// advise sends an ADVICE to every producer that wants some of it, and notes what
+// later ones get.
+func (f *fake) advise(x wire.Advice) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if x.HasCompression {
+		f.advice.HasCompression, f.advice.Algorithm, f.advice.Level = true, x.Algorithm, x.Level
+	}
+	if x.HasEncoding {
+		f.advice.HasEncoding, f.advice.Encoding = true, x.Encoding
+	}
+	if x.HasDictionary {
+		f.advice.HasDictionary, f.advice.Dictionary = true, x.Dictionary
+	}
+	for s := range f.sessions {
+		for h, p := range s.producers {
+			if y := wanted(x, p.wants); !y.Empty() {
+				s.later(wire.AppendFrame(nil, wire.Header{Opcode: wire.OpAdvice, Handle: h}, &y))
+			}
+		}
+	}
 }
 
 func (f *fake) info(name string) *wire.TopicInfo {
