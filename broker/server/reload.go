@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/message"
 )
 
@@ -19,11 +20,16 @@ type live struct {
 	// accept has bit i set if batches are taken whose attributes end in the five
 	// bits i: algorithm and encoding.
 	accept uint32
+	// What producers are advised where their topic says nothing.
+	algorithm message.Algorithm
+	level     compression.Level
+	encoding  message.Encoding
 }
 
 func (o *Options) live() *live {
 	v := &live{slowConsumer: o.SlowConsumer, producerBytes: o.ProducerBytes, deliverBytes: o.DeliverBytes, retentionEvery: o.RetentionEvery,
-		debug: o.Logger.Enabled(context.Background(), slog.LevelDebug)}
+		debug:     o.Logger.Enabled(context.Background(), slog.LevelDebug),
+		algorithm: o.Compression, level: o.CompressionLevel, encoding: o.Encoding}
 	for _, alg := range o.Algorithms {
 		for _, enc := range o.Encodings {
 			v.accept |= 1 << (message.Attributes(0).WithAlgorithm(alg).WithEncoding(enc) & acceptMask)
@@ -38,11 +44,13 @@ func (v *live) accepts(a message.Attributes) bool { return v.accept>>(a&acceptMa
 
 // Reload changes what can change while the server runs, without touching a
 // connection: SlowConsumer, ProducerBytes, DeliverBytes, Algorithms, Encodings,
-// RetentionEvery, Topics, and whether the Logger takes debug messages. The other
-// fields of o are not looked at; zero means the default, as in New.
+// Compression, CompressionLevel, Encoding, RetentionEvery, Topics, and whether the
+// Logger takes debug messages. The other fields of o are not looked at; zero means
+// the default, as in New.
 //
-// Limits hold for what is opened from now on: producers, subscriptions, topics;
-// the others at once. After an error, which reports all violations, nothing has
+// Producers that follow the broker's advice are told what is new. Limits hold for
+// what is opened from now on: producers, subscriptions, topics; the others at
+// once. After an error, which reports all violations, nothing has
 // changed. It may be called concurrently.
 func (s *Server) Reload(o Options) error {
 	s.reloading.Lock()
@@ -50,12 +58,14 @@ func (s *Server) Reload(o Options) error {
 	n := s.opts
 	n.SlowConsumer, n.ProducerBytes, n.DeliverBytes = o.SlowConsumer, o.ProducerBytes, o.DeliverBytes
 	n.Algorithms, n.Encodings = o.Algorithms, o.Encodings
+	n.Compression, n.CompressionLevel, n.Encoding = o.Compression, o.CompressionLevel, o.Encoding
 	n.RetentionEvery, n.Topics = o.RetentionEvery, o.Topics
 	if err := n.complete(); err != nil {
 		return err
 	}
 	s.live.Store(n.live())
 	s.cat.SetDefaults(n.Topics)
+	s.advise()
 	select {
 	case s.reloaded <- struct{}{}:
 	default: // it has not looked since the last one, and will find this
