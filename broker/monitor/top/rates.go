@@ -290,7 +290,11 @@ func (r *Rates) topics(m meter, from, to *monitor.Report) {
 		r.Stored.Bytes += t.Stored.Bytes
 		for k := range b.Partitions {
 			p := &b.Partitions[k]
-			t.Lag += max(0, p.End-min(p.HWM, p.Durable))
+			safe := p.HWM
+			if p.Durable > 0 { // else nothing is synced yet, or ever: the engine may not be able to
+				safe = min(safe, p.Durable)
+			}
+			t.Lag += max(0, p.End-safe)
 			t.Corruptions += max(0, p.Corruptions)
 		}
 		r.Topics = append(r.Topics, t)

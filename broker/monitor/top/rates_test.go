@@ -103,6 +103,20 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestLag: what is not visible or not durable counts; where the engine has no
+// durability, visibility alone does.
+func TestLag(t *testing.T) {
+	for _, c := range []struct{ end, hwm, durable, want int64 }{
+		{100, 100, 100, 0}, {100, 90, 100, 10}, {100, 100, 70, 30}, {100, 90, 70, 30}, {100, 100, 0, 0}, {100, 40, 0, 60}, {5, 9, 9, 0},
+	} {
+		r := busy(1)
+		r.Topics[0].Partitions = []monitor.Partition{{End: c.end, HWM: c.hwm, Durable: c.durable}}
+		if got := Between(nil, r).Topics[0].Lag; got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
+	}
+}
+
 // TestTopicAnew: a topic that was deleted and created again counts from 0, one
 // that came new too; of one that was not listed nothing is known.
 func TestTopicAnew(t *testing.T) {
