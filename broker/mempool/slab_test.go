@@ -2,6 +2,8 @@ package mempool
 
 import (
 	"math/rand/v2"
+	"runtime"
+	"runtime/metrics"
 	"testing"
 )
 
@@ -194,3 +196,54 @@ func BenchmarkSlab(b *testing.B) {
 }
 
 var sink *cell
+
+// BenchmarkMark is what one cycle of the garbage collector costs with a million
+// records alive: in slabs off the heap, in slabs on it, and one by one.
+func BenchmarkMark(b *testing.B) {
+	const n = 1 << 20
+	for _, c := range []struct {
+		name string
+		make func() (keep any, end func())
+	}{
+		{"slab-off-heap", func() (any, func()) {
+			s := NewSlabOffHeap[cell]()
+			for range n {
+				s.Take()
+			}
+			return &s, s.Drop
+		}},
+		{"slab", func() (any, func()) {
+			var s Slab[cell]
+			for range n {
+				s.Take()
+			}
+			return &s, s.Drop
+		}},
+		{"one-by-one", func() (any, func()) {
+			all := make([]*cell, n)
+			for i := range all {
+				all[i] = new(cell)
+			}
+			return all, func() {}
+		}},
+	} {
+		b.Run("records="+c.name, func(b *testing.B) {
+			keep, end := c.make()
+			defer end()
+			read := func() float64 {
+				s := []metrics.Sample{{Name: "/cpu/classes/gc/total:cpu-seconds"}}
+				metrics.Read(s)
+				return s[0].Value.Float64()
+			}
+			runtime.GC()
+			from := read()
+			cycles := 0
+			for b.Loop() {
+				runtime.GC()
+				cycles++
+			}
+			b.ReportMetric((read()-from)*1e3/float64(cycles), "GC-CPU-ms/cycle")
+			runtime.KeepAlive(keep)
+		})
+	}
+}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/fault"
+	"github.com/portask/portask/broker/mempool"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/partition"
 	"github.com/portask/portask/broker/server/evloop"
@@ -82,6 +83,23 @@ type Options struct {
 	Measure bool
 	// RetentionEvery is the time between two looks at expired segments.
 	RetentionEvery time.Duration
+
+	// plainMemory takes every chunk from the Go heap and leaves it to the
+	// collector: what BenchmarkCollector compares with.
+	plainMemory bool
+}
+
+// PoolBytes is the most that the server owns of chunks: what is being received or
+// waits for the log (bounded by the producers' credit), the tail that is kept,
+// what each loop reads into and has not sent yet, and what lies free.
+func (o Options) PoolBytes() int64 {
+	o = o.WithDefaults()
+	return o.poolMaxBytes() + mempool.DefaultFreeBytes
+}
+
+// poolMaxBytes is PoolBytes without what lies free.
+func (o *Options) poolMaxBytes() int64 {
+	return int64(o.TailBytes) + o.ProduceBytes + int64(o.Loops)*(24<<20)
 }
 
 // LoopsMax bounds Options.Loops: a partition keeps its interested loops in one

@@ -17,7 +17,7 @@
 //
 // A loop owns its sessions, producers and subscriptions; other goroutines leave
 // it mail (mailbox). Partitions have their own short lock. Lock order: topic
-// catalogue, partition, committer, mailbox; no lock is held over I/O, except
+// catalogue, partition, committer, bus; no lock is held over I/O, except
 // the catalogue's over its own changes, which no event loop waits for.
 package server
 
@@ -118,11 +118,9 @@ func (s *Server) listen() error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	// Received batches live in chunks: what is being received or waits for the
-	// log (bounded by the producers' credit), and the tail that is kept.
-	// Half of it may be in frames that are not whole yet.
+	// Half of the producers' credit may be in frames that are not whole yet.
 	partial := max(8<<20, int(o.ProduceBytes)/(2*o.Loops))
-	s.pool = mempool.NewPool(mempool.Options{KeepBytes: o.TailBytes, MaxBytes: o.TailBytes + int(o.ProduceBytes) + o.Loops*(24<<20)})
+	s.pool = mempool.NewPool(mempool.Options{KeepBytes: o.TailBytes, MaxBytes: int(o.poolMaxBytes()), Plain: o.plainMemory})
 	eo := o.Network
 	eo.Loops, eo.Handler, eo.Pool, eo.Engine = o.Loops, func(i int) evloop.Handler { return handler{s.loops[i]} }, s.pool, o.EventEngine
 	eo.ReadBytes, eo.MaxConns, eo.UnitMaxBytes, eo.InBudgetBytes = o.ReceiveBytes, o.MaxConns, wire.DefaultMaxFrame+4, partial
