@@ -18,8 +18,8 @@ import (
 // built is the directory of the broker's binary, empty if no test needed it.
 var built string
 
-// portask builds the broker once for all tests.
-var portask = sync.OnceValues(func() (string, error) {
+// buildBroker builds the broker once for all tests.
+var buildBroker = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "portask-test-")
 	if err != nil {
 		return "", err
@@ -61,7 +61,7 @@ func (l *log) String() string {
 
 func options(t *testing.T, l *log, out *bytes.Buffer) Options {
 	t.Helper()
-	name, err := portask()
+	name, err := buildBroker()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func TestKilledBrokerLosesNothing(t *testing.T) {
 	if err := Run(context.Background(), options(t, &l, &out)); err != nil {
 		t.Fatalf("%v\n%s%s", err, l.String(), out.String())
 	}
-	for _, want := range []string{"12,000 sent, 12,000 acknowledged, 12,000 delivered", "outage", "broker"} {
+	for _, want := range []string{"12,000 sent, 12,000 acknowledged, 12,000 delivered", "outage", "target's process"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in:\n%s", want, out.String())
 		}

@@ -110,7 +110,7 @@ type Description struct {
 // Level is one ack level of a target.
 type Level struct {
 	Ack   message.AckLevel `json:"-"`
-	Name  string           `json:"ack"` // Ack's
+	Name  string           `json:"ack"` // Ack's; what JSON keeps
 	Gives Durability       `json:"gives"`
 	How   string           `json:"how"` // in the system's own words: "fsync always"
 }
@@ -118,7 +118,7 @@ type Level struct {
 // Gives is the durability of an ack level; false if it is not offered.
 func (d Description) Gives(a message.AckLevel) (Durability, bool) {
 	for _, l := range d.Levels {
-		if l.Ack == a {
+		if l.Name == a.String() {
 			return l.Gives, true
 		}
 	}

@@ -12,12 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/loadgen/corpus"
+	"github.com/portask/portask/loadgen/driver/portask"
 	"github.com/portask/portask/loadgen/launch"
 	"github.com/portask/portask/loadgen/load"
-	"github.com/portask/portask/loadgen/payload"
+	"github.com/portask/portask/loadgen/scenario"
 )
 
 // kills is the length of the campaign; LOADGEN_KILLS makes it longer.
@@ -68,15 +68,20 @@ func TestNothingAcknowledgedIsLostBySIGKILL(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		source, err := payload.New(seed+uint64(i), 1, 200, 1000, corpus.Pool([]corpus.File{file}))
+		plan := scenario.Default()
+		plan.Name, plan.Seed = "kill-"+level.String(), seed
+		plan.Topics[0].Name, plan.Topics[0].Partitions = level.String(), 3
+		plan.Producers.Ack, plan.Producers.Compression = level.String(), "threshold:zstd"
+		plan.Payload.Size = "200..1000"
+		plan.Phases = plan.Phases[1:]
+		plan.Phases[0].Rate, plan.Phases[0].Duration = rate, time.Duration(n)*perKill
+		plan.Limits.Drain = drain
+		d, err := portask.Open(ctx, b.Addr())
 		if err != nil {
 			t.Fatal(err)
 		}
-		run, err := load.New(ctx, load.Config{
-			Addr: b.Addr(), Topic: level.String(), Create: true, Partitions: 3, Visibility: level, Ack: level,
-			Producers: 2, Consumers: 2, Mode: load.Open, Rate: rate, Duration: time.Duration(n) * perKill, Drain: drain,
-			Policy: compression.DefaultPolicy(), Linger: -1, Source: source,
-		})
+		defer d.Close()
+		run, err := load.New(ctx, load.Config{Scenario: plan, Driver: d, Corpus: []corpus.File{file}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +119,7 @@ func TestNothingAcknowledgedIsLostBySIGKILL(t *testing.T) {
 	for i, level := range levels {
 		res := results[i]
 		c := res.Counts
-		t.Logf("%s: %d kills, %d acknowledged, %d delivered, %d batches sent again, %d of them duplicates", level, done, c.Acked, c.Delivered, res.Retries, res.Duplicates)
+		t.Logf("%s: %d kills, %d acknowledged, %d delivered, %d batches sent again, %d of them duplicates", level, done, c.Acked, c.Delivered, res.Wire.Retries, res.Wire.Duplicates)
 		for _, v := range res.Violations {
 			t.Errorf("%s: %s", level, v)
 		}

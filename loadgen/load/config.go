@@ -1,123 +1,139 @@
-// Package load runs one workload against a deployment, over its socket, and
-// says what came of it: rates, latencies from the intended send time, and the
-// fate of every message.
+// Package load runs one scenario against one target and says what came of it:
+// rates, latencies from the intended send time, and the fate of every message.
 //
 // In an open-loop run messages are due at times fixed in advance, whatever the
-// broker does; a slow broker shows as latency. In a closed-loop run each
+// target does; a slow target shows as latency. In a closed-loop run each
 // producer sends when an earlier message is acknowledged; its latencies are
 // service times, and say nothing about a load that does not wait.
+//
+// A run in which the generator was the limit is invalid: its measurements are
+// kept apart, as Result.Rejected, and are no result.
 package load
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"time"
+	"os"
+	"strings"
 
-	"github.com/portask/portask/broker/compression"
-	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/loadgen/corpus"
+	"github.com/portask/portask/loadgen/driver"
+	"github.com/portask/portask/loadgen/pace"
 	"github.com/portask/portask/loadgen/payload"
+	"github.com/portask/portask/loadgen/scenario"
 )
 
-// Mode is how messages are timed.
-type Mode string
-
-// The modes.
-const (
-	Open   Mode = "open"
-	Closed Mode = "closed"
-)
-
-// Arrival is how intended times are spread, in open mode.
-type Arrival string
-
-// The arrivals.
-const (
-	Constant Arrival = "constant"
-	Poisson  Arrival = "poisson"
-)
-
-// Config describes a run. Zero values take the defaults named here.
+// Config describes a run.
 type Config struct {
-	Addr string
-	// Topic is created with Partitions if Create, and deleted at the end if
-	// Delete; otherwise it must exist, and what comes from now on is consumed.
-	Topic          string
-	Create, Delete bool
-	Partitions     int // 4; of an existing topic: what it has
-	Visibility     message.AckLevel
-
-	Producers, Consumers int // 2 and 2; each with a connection of its own
-	Mode                 Mode
-	Arrival              Arrival
-	Rate                 float64 // messages a second in all, open mode; 10,000
-	Duration             time.Duration
-	// Warm is the beginning that is verified but not measured; 1 s, at most
-	// half of Duration.
-	Warm time.Duration
-	// Drain bounds the wait for what is outstanding at the end, from the last
-	// message that arrived; 15 s.
-	Drain time.Duration
-
-	Ack        message.AckLevel
-	Policy     compression.Policy
-	BatchBytes int           // 64 KiB
-	Linger     time.Duration // the client's default if negative
-	InFlight   int           // messages of a producer, closed mode; 4096
-	Quantum    time.Duration // of the pacer, 50 us
-	Seed       uint64
-
-	Source *payload.Source
-	// TargetPID is the broker's process, for its CPU and memory; 0 if it is not
+	// Scenario must be valid (see scenario.Validate); it is not changed.
+	Scenario *scenario.Scenario
+	// Driver is not closed by the run.
+	Driver driver.Driver
+	// RunID tells the run's messages and topics from others'; 0: a random one.
+	RunID uint64
+	// Corpus replaces the scenario's payload source if it is not nil.
+	Corpus []corpus.File
+	// Keep leaves the topics that the run created.
+	Keep bool
+	// TargetPID is the target's process, for its CPU and memory; 0 if it is not
 	// on this machine.
 	TargetPID int
+
 	// Progress is called about once a second while the run goes on.
 	Progress func(Snapshot)
+	// OnInterval is called with each interval when it ends, about once a second,
+	// and its histograms, which are valid during the call.
+	OnInterval func(Interval, Histograms)
 }
 
-const (
-	partitionsMax = 4096
-	clientsMax    = 1024
-)
+func (c *Config) validate() error {
+	switch {
+	case c.Scenario == nil:
+		return errors.New("no scenario")
+	case c.Driver == nil:
+		return errors.New("no driver")
+	}
+	return c.Scenario.Validate()
+}
 
-func (c *Config) complete() error {
-	def(&c.Partitions, 4)
-	def(&c.Producers, 2)
-	def(&c.Consumers, 2)
-	def(&c.Mode, Open)
-	def(&c.Arrival, Constant)
-	def(&c.Rate, 10_000)
-	def(&c.Duration, 10*time.Second)
-	def(&c.Warm, min(time.Second, c.Duration/2))
-	def(&c.Drain, 15*time.Second)
-	def(&c.BatchBytes, 64<<10)
-	def(&c.InFlight, 4096)
-	var errs []error
-	bad := func(ok bool, format string, args ...any) {
-		if !ok {
-			errs = append(errs, fmt.Errorf(format, args...))
+// generatedBytes is the pool of a generated payload kind: larger than a core's
+// caches, so that producing is not faster than in life.
+const generatedBytes = 8 << 20
+
+// files reads or generates what bodies are cut from.
+func (c *Config) files(ctx context.Context) ([]corpus.File, error) {
+	if c.Corpus != nil {
+		return c.Corpus, nil
+	}
+	what := c.Scenario.Payload.Source
+	if what == "modules" {
+		return corpus.FromModules(ctx), nil
+	}
+	at := c.Scenario.Path(what)
+	if info, err := os.Stat(at); err == nil {
+		if info.IsDir() {
+			return corpus.FromDir(at)
 		}
+		return corpus.FromFile(at)
 	}
-	bad(c.Addr != "", "no address")
-	bad(c.Topic != "", "no topic")
-	bad(c.Source != nil, "no payloads")
-	bad(c.Partitions >= 1 && c.Partitions <= partitionsMax, "%d partitions: want 1 to %d", c.Partitions, partitionsMax)
-	bad(c.Producers >= 1 && c.Producers <= clientsMax, "%d producers: want 1 to %d", c.Producers, clientsMax)
-	bad(c.Consumers >= 1 && c.Consumers <= c.Partitions, "%d consumers: want 1 to the number of partitions, %d", c.Consumers, c.Partitions)
-	bad(c.Mode == Open || c.Mode == Closed, "mode %q: want open or closed", c.Mode)
-	bad(c.Arrival == Constant || c.Arrival == Poisson, "arrival %q: want constant or poisson", c.Arrival)
-	bad(c.Rate >= 1 && c.Rate <= 1e8, "rate %v: want 1 to 100,000,000 messages a second", c.Rate)
-	bad(c.Duration >= 100*time.Millisecond && c.Duration <= 24*time.Hour, "duration %v: want 100ms to 24h", c.Duration)
-	bad(c.Warm >= 0 && c.Warm <= c.Duration/2, "warm-up %v: want at most half of the duration %v", c.Warm, c.Duration)
-	bad(c.Drain > 0, "drain %v: want a positive duration", c.Drain)
-	bad(c.Ack.Valid(), "ack level %v", c.Ack)
-	bad(c.InFlight >= 1 && c.InFlight <= 1<<20, "%d messages in flight: want 1 to %d", c.InFlight, 1<<20)
-	bad(c.Quantum >= 0 && c.Quantum <= 10*time.Millisecond, "pacing quantum %v: want at most 10ms", c.Quantum)
-	return errors.Join(errs...)
+	f, err := corpus.Generate(what, generatedBytes, c.Scenario.Seed)
+	if err != nil {
+		return nil, fmt.Errorf("payload.source %q: no file or directory, and %w", what, err)
+	}
+	return []corpus.File{f}, nil
 }
 
-func def[T comparable](p *T, v T) {
-	var zero T
-	if *p == zero {
-		*p = v
+// source makes the values' source; describe says what it holds.
+func (c *Config) source(ctx context.Context, run uint64) (src *payload.Source, describe string, err error) {
+	files, err := c.files(ctx)
+	if err != nil {
+		return nil, "", err
 	}
+	lo, hi := c.Scenario.Payload.SizeRange()
+	src, err = payload.New(run, c.Scenario.Seed, lo, hi, corpus.Pool(files))
+	return src, corpus.Describe(files), err
+}
+
+// schedule is the scenario's phases, for the pacer; nil in a closed loop. trace
+// says whether one of them replays a trace.
+func schedule(s *scenario.Scenario) (phases []pace.Phase, trace bool, err error) {
+	if s.Loop == scenario.ClosedLoop {
+		return nil, false, nil
+	}
+	for i := range s.Phases {
+		x := &s.Phases[i]
+		p := pace.Phase{Length: x.Duration, Random: x.Spacing == "poisson"}
+		switch x.Arrival {
+		case "constant":
+			p.Shape = pace.Flat(x.Rate)
+		case "poisson":
+			p.Shape, p.Random = pace.Flat(x.Rate), true
+		case "bursts":
+			p.Shape = pace.Bursts{Rated: x.Rate, Base: x.Base, On: x.On, Off: x.Off}
+		case "sine":
+			p.Shape = pace.Sine{Mean: x.Rate, Amplitude: x.Amplitude, Period: x.Period}
+		case "ramp":
+			p.Shape = pace.Ramp{From: x.Rate, To: x.To, Over: x.Duration}
+		case "staircase":
+			p.Shape = pace.Staircase{From: x.Rate, To: x.To, Steps: x.Steps, Over: x.Duration}
+		case "trace":
+			if p.Trace, err = pace.OpenTrace(s.Path(x.File)); err != nil {
+				return nil, false, fmt.Errorf("phase %s: %w", x.Name, err)
+			}
+			p.Speed, p.Random, trace = x.Speed, false, true
+		default:
+			return nil, false, fmt.Errorf("phase %s: arrival %q", x.Name, x.Arrival)
+		}
+		phases = append(phases, p)
+	}
+	return phases, trace, nil
+}
+
+// topicName is what the topic is called on the target.
+func topicName(t *scenario.Topic, run uint64) string {
+	if t.Existing {
+		return t.Name
+	}
+	return fmt.Sprintf("%s-%016x", strings.TrimSpace(t.Name), run)
 }

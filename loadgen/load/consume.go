@@ -1,94 +1,126 @@
 package load
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
-	"github.com/portask/portask/broker/client"
-	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/loadgen/driver"
 	"github.com/portask/portask/loadgen/payload"
 	"github.com/portask/portask/loadgen/verify"
 )
 
-// consumer reads and verifies some partitions. run is one goroutine.
+// consumer is one client that receives, by a reader for each topic of which it
+// has partitions.
 type consumer struct {
-	r    *Run
-	conn *client.Client
-	in   *client.Consumer
-
-	partitions []uint32
-	next       []atomic.Int64 // offset expected next, by index in partitions; read by drain
-	index      map[uint32]int
-
-	e2e     *recorder // intended to delivered
+	conn    driver.Conn
+	readers []*reader
 	closing sync.Once
 }
 
-func (r *Run) newConsumer(ctx context.Context, i int) (*consumer, error) {
-	k := &consumer{r: r, e2e: newRecorder(), index: map[uint32]int{}}
-	for p := i; p < r.cfg.Partitions; p += r.cfg.Consumers {
-		k.index[uint32(p)] = len(k.partitions)
-		k.partitions = append(k.partitions, uint32(p))
-	}
-	k.next = make([]atomic.Int64, len(k.partitions))
+// reader receives and verifies some partitions of a topic. run is one
+// goroutine.
+type reader struct {
+	r     *Run
+	in    driver.Consumer
+	first int              // place of the topic's partition 0
+	next  []message.Offset // by partition; -1 if it is not the reader's. Owned by run
+	enc   *payload.Encoder // owned by run
+	key   [16]byte
+
+	due, now int // phases found last; owned by run
+
+	delivered []atomic.Uint64 // by phase of the delivery, and behind the last
+	bytes     []atomic.Uint64
+	recorder  *recorder
+}
+
+// addConsumer opens consumer i, which has every nth place.
+func (r *Run) addConsumer(ctx context.Context, i int) error {
+	k := &consumer{}
 	var err error
-	if k.conn, err = r.dial(ctx, fmt.Sprintf("consumer %d", i)); err != nil {
-		return nil, err
+	if k.conn, err = r.cfg.Driver.Connect(ctx, fmt.Sprintf("consumer %d", i)); err != nil {
+		return err
 	}
-	if k.in, err = k.conn.Consumer(ctx, r.cfg.Topic, client.From(client.Latest), client.Partitions(k.partitions...)); err != nil {
-		k.conn.Close()
-		return nil, err
+	r.consumers = append(r.consumers, k)
+	recorder := newRecorder(&r.pool, len(r.s.Phases))
+	r.recorders = append(r.recorders, recorder)
+	for t := range r.topics {
+		x := &reader{
+			r: r, first: r.topics[t].first, recorder: recorder,
+			delivered: make([]atomic.Uint64, len(r.s.Phases)+1), bytes: make([]atomic.Uint64, len(r.s.Phases)+1),
+		}
+		var partitions []uint32
+		for p := range r.topics[t].Partitions {
+			next := message.Offset(-1)
+			if (x.first+p)%r.s.Consumers.Count == i {
+				partitions = append(partitions, uint32(p))
+				next = 0
+			}
+			x.next = append(x.next, next)
+		}
+		if len(partitions) == 0 {
+			continue
+		}
+		if x.enc, err = r.source.Encoder(r.s.Producers.Encoding()); err != nil {
+			return err
+		}
+		x.in, err = k.conn.Consumer(ctx, driver.ConsumerOptions{Topic: r.topics[t].Name, Partitions: partitions, Mode: driver.Mode(r.s.Consumers.Delivery)})
+		if err != nil {
+			return err
+		}
+		k.readers = append(k.readers, x)
+		r.readers = append(r.readers, x)
 	}
-	for _, p := range k.in.Positions() {
-		k.next[k.index[p.Partition]].Store(int64(p.Offset))
-	}
-	return k, nil
+	return nil
 }
 
 // run receives until ctx ends.
-func (k *consumer) run(ctx context.Context) {
+func (x *reader) run(ctx context.Context) {
 	for {
-		b, err := k.in.Poll(ctx)
+		b, err := x.in.Poll(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
 				return
 			}
-			k.r.note(err)
-			if errors.Is(err, fault.Closed) {
+			x.r.note(err)
+			if errors.Is(err, driver.ErrClosed) {
 				return
 			}
 			continue // one partition's; what is lost by it is counted as lost
 		}
 		for m, err := range b.Messages() {
 			if err != nil {
-				k.r.tracker.Corrupt()
-				k.r.note(err)
+				x.r.tracker.Corrupt()
+				x.r.note(err)
 				continue
 			}
-			k.message(b.Partition, m)
+			x.message(b.Partition(), m)
 		}
 		b.Release()
 	}
 }
 
 // message verifies one message.
-func (k *consumer) message(partition uint32, m *message.Message) {
-	r := k.r
-	i, ok := k.index[partition]
-	if !ok {
+func (x *reader) message(partition uint32, m *message.Message) {
+	r := x.r
+	if int(partition) >= len(x.next) || x.next[partition] < 0 {
 		r.tracker.Misplaced()
 		return
 	}
-	if at := k.next[i].Load(); int64(m.Offset) < at {
-		r.offsetsBack.Add(1)
-	} else {
-		k.next[i].Store(int64(m.Offset) + 1)
+	if m.Offset != message.NoOffset {
+		if m.Offset < x.next[partition] {
+			r.offsetsBack.Add(1)
+		} else {
+			x.next[partition] = m.Offset + 1
+		}
 	}
-	h, err := r.cfg.Source.Check(m.Value)
+	h, err := x.enc.Check(m.Value)
 	switch {
 	case errors.Is(err, payload.ErrForeign):
 		r.tracker.Foreign()
@@ -97,8 +129,13 @@ func (k *consumer) message(partition uint32, m *message.Message) {
 		r.tracker.Corrupt()
 		return
 	}
-	if h.Partition != partition {
+	at := x.first + int(partition)
+	if h.Partition != uint32(at) {
 		r.tracker.Misplaced()
+	}
+	if !x.sameKey(h.Key, m.Key) {
+		r.tracker.Corrupt()
+		return
 	}
 	lane := r.tracker.Lane(h.Producer, h.Partition)
 	if lane == nil {
@@ -109,19 +146,38 @@ func (k *consumer) message(partition uint32, m *message.Message) {
 		return
 	}
 	now := r.clock.Now()
-	r.delivered.Add(1)
-	if r.measured(now) {
-		r.deliveredIn.Add(1)
-		r.bytesIn.Add(uint64(len(m.Value)))
+	x.now = r.phaseAt(now, x.now)
+	x.delivered[x.now].Add(1)
+	x.bytes[x.now].Add(uint64(len(m.Value)))
+	x.due = r.phaseAt(h.Intended, x.due)
+	phase := min(x.due, len(r.s.Phases)-1)
+	if r.outage.took(at, h.Intended, now) {
+		phase = len(r.s.Phases)
 	}
-	if r.measured(h.Intended) && !r.outage.took(partition, h.Intended, now) {
-		k.e2e.record(now - h.Intended)
+	x.recorder.record(phase, e2e, now-h.Intended)
+}
+
+// sameKey reports whether a message's key is the one its value names.
+func (x *reader) sameKey(key uint32, got []byte) bool {
+	if key == 0 {
+		return len(got) == 0
 	}
+	return bytes.Equal(got, appendKey(x.key[:0], key))
+}
+
+// caughtUp reports whether it has seen all that is stored.
+func (x *reader) caughtUp(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	ok, err := x.in.CaughtUp(ctx)
+	return err == nil && ok
 }
 
 func (k *consumer) close() {
 	k.closing.Do(func() {
-		k.in.Close()
+		for _, x := range k.readers {
+			x.in.Close()
+		}
 		k.conn.Close()
 	})
 }

@@ -1,7 +1,6 @@
 package load
 
 import (
-	"math"
 	"os"
 	"slices"
 	"strings"
@@ -9,125 +8,122 @@ import (
 	"testing"
 	"time"
 
-	"github.com/portask/portask/broker/message"
-	"github.com/portask/portask/loadgen/pace"
-	"github.com/portask/portask/loadgen/payload"
+	"github.com/portask/portask/loadgen/scenario"
 	"github.com/portask/portask/loadgen/verify"
 )
 
-func source(t *testing.T) *payload.Source {
-	t.Helper()
-	s, err := payload.New(1, 1, 100, 100, [][]byte{[]byte("some bytes")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func TestConfigDefaultsAndAllViolations(t *testing.T) {
-	c := Config{Addr: "x", Topic: "t", Source: source(t)}
-	if err := c.complete(); err != nil {
-		t.Fatal(err)
-	}
-	if c.Partitions != 4 || c.Rate != 10_000 || c.Mode != Open || c.Warm != time.Second || c.InFlight != 4096 {
-		t.Errorf("defaults %+v", c)
-	}
-	short := Config{Addr: "x", Topic: "t", Source: source(t), Duration: time.Second}
-	if err := short.complete(); err != nil || short.Warm != 500*time.Millisecond {
-		t.Errorf("warm-up of a second-long run %v, %v", short.Warm, err)
-	}
-	bad := Config{Partitions: -1, Producers: 5000, Consumers: 9, Mode: "sideways", Arrival: "late", Rate: math.NaN(), Duration: time.Millisecond,
-		Warm: time.Hour, Drain: -1, Ack: message.AckLevel(9), InFlight: -1, Quantum: time.Hour}
-	err := bad.complete()
-	if err == nil {
-		t.Fatal("accepted")
-	}
-	for _, want := range []string{"no address", "no topic", "no payloads", "-1 partitions", "5000 producers", "9 consumers", `mode "sideways"`,
-		`arrival "late"`, "rate NaN", "duration 1ms", "warm-up", "drain", "ack level", "-1 messages in flight", "quantum"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("error does not mention %q:\n%v", want, err)
-		}
-	}
-}
-
-func TestRecorder(t *testing.T) {
-	r := newRecorder()
-	r.record(-5) // a clock that went back must not vanish
-	r.record(int64(time.Hour))
-	r.record(int64(time.Millisecond))
-	h := pace.NewHistogram()
-	r.drainTo(h)
-	if h.TotalCount() != 3 {
-		t.Errorf("interval of %d values, want 3", h.TotalCount())
-	}
-	h.Reset()
-	r.record(int64(time.Second))
-	r.drainTo(h)
-	if h.TotalCount() != 1 {
-		t.Errorf("next interval of %d values, want 1", h.TotalCount())
-	}
-	q := quantiles(merged([]*recorder{r, nil, newRecorder()}))
-	if q.Count != 4 || q.Max < int64(9*time.Minute) || q.P50 < int64(900*time.Microsecond) || q.P50 > int64(1100*time.Microsecond) {
-		t.Errorf("quantiles %+v", q)
-	}
-}
-
 func valid() *Result {
+	p := Phase{
+		Name: "main", Measured: true, Seconds: 1, Offered: 1000, Sent: 999, Delivered: 999,
+		Latency: Latencies{E2E: Quantiles{P99: 10_000_000}, Ack: Quantiles{P99: 8_000_000}, Lag: Quantiles{P99: 700_000}},
+	}
+	warm := Phase{Name: "warm-up", Offered: 1000, Sent: 1, Latency: Latencies{Lag: Quantiles{P99: 1e9}}}
 	return &Result{
-		Mode: Open, Arrival: Constant, Ack: "durable", Complete: true, Offered: 1000, Sent: 999,
-		E2E: Quantiles{P99: 10_000_000}, AckLatency: Quantiles{P99: 8_000_000}, Lag: Quantiles{P99: 700_000},
+		Loop: scenario.OpenLoop, Ack: "durable", Complete: true, Measured: &Measured{Total: p, Phases: []Phase{warm, p}},
 		Counts: verify.Counts{Sent: 10, Acked: 10, Delivered: 10},
 	}
 }
 
 func TestJudge(t *testing.T) {
+	main := func(r *Result) *Phase { return &r.Measured.Phases[1] }
 	for _, tt := range []struct {
 		name   string
 		change func(*Result)
 		status int
+		kind   string
 		says   string
 	}{
-		{"all well", func(*Result) {}, 0, ""},
-		{"lost", func(r *Result) { r.Counts.Lost = 3 }, 4, "3 acknowledged and not delivered"},
-		{"lost where nothing is promised", func(r *Result) { r.Counts.Lost = 3; r.Ack = "none" }, 0, ""},
-		{"duplicated", func(r *Result) { r.Counts.Duplicated = 1 }, 4, "1 delivered more than once"},
-		{"reordered", func(r *Result) { r.Counts.Reordered = 1 }, 4, "out of order"},
-		{"corrupt", func(r *Result) { r.Counts.Corrupt = 1 }, 4, "corrupt"},
-		{"phantom", func(r *Result) { r.Counts.Phantom = 1 }, 4, "never sent"},
-		{"misplaced", func(r *Result) { r.Counts.Misplaced = 1 }, 4, "another partition"},
-		{"offset used again", func(r *Result) { r.OffsetsBack = 1 }, 4, "offset already used"},
-		{"other producers' messages", func(r *Result) { r.Counts.Foreign = 100 }, 0, ""},
-		{"delivered without an answer", func(r *Result) { r.Counts.UnackedDelivered = 5 }, 0, ""},
-		{"lag", func(r *Result) { r.Lag.P99 = 900_000 }, 3, "dispatch lag"},
-		{"lag in closed mode", func(r *Result) { r.Lag.P99 = 900_000; r.Mode = Closed }, 0, ""},
-		{"rate missed", func(r *Result) { r.Sent = 990 }, 3, "990 messages a second were sent, 1000 offered"},
-		{"rate of a random schedule", func(r *Result) { r.Sent = 990; r.Arrival = Poisson }, 0, ""},
-		{"generator", func(r *Result) { r.Generator = 0.9 }, 3, "90 % of the processors"},
-		{"interrupted", func(r *Result) { r.Interrupted = true }, 3, "interrupted"},
-		{"not drained", func(r *Result) { r.Complete = false; r.Counts.Unanswered = 7 }, 3, "7 messages without an answer"},
-		{"violation before validity", func(r *Result) { r.Counts.Corrupt = 1; r.Sent = 1 }, 4, "corrupt"},
+		{"all well", func(*Result) {}, 0, "", ""},
+		{"lost", func(r *Result) { r.Counts.Lost = 3 }, 4, Lost, "3 acknowledged and not delivered"},
+		{"lost where nothing is promised", func(r *Result) { r.Counts.Lost = 3; r.Ack = "none" }, 0, "", ""},
+		{"duplicated", func(r *Result) { r.Counts.Duplicated = 1 }, 4, Duplicated, "1 delivered more than once"},
+		{"reordered", func(r *Result) { r.Counts.Reordered = 1 }, 4, Reordered, "out of order"},
+		{"corrupt", func(r *Result) { r.Counts.Corrupt = 1 }, 4, Corrupt, "corrupt"},
+		{"phantom", func(r *Result) { r.Counts.Phantom = 1 }, 4, Phantom, "never sent"},
+		{"misplaced", func(r *Result) { r.Counts.Misplaced = 1 }, 4, Misplaced, "another partition"},
+		{"offset used again", func(r *Result) { r.OffsetsBack = 1 }, 4, OffsetUsed, "offset already used"},
+		{"other producers' messages", func(r *Result) { r.Counts.Foreign = 100 }, 0, "", ""},
+		{"delivered without an answer", func(r *Result) { r.Counts.UnackedDelivered = 5 }, 0, "", ""},
+		{"lag", func(r *Result) { main(r).Latency.Lag.P99 = 900_000 }, 3, DispatchLag, "main: the generator's dispatch lag"},
+		{"lag in closed mode", func(r *Result) { main(r).Latency.Lag.P99 = 900_000; r.Loop = scenario.ClosedLoop }, 0, "", ""},
+		{"rate missed", func(r *Result) { main(r).Sent = 990 }, 3, RateMissed, "990 messages a second were sent of 1000 offered: the generator"},
+		{"rate missed by the target", func(r *Result) { main(r).Sent = 990; main(r).HeldBack = 5 }, 3, Saturated, "the target held 5 messages back"},
+		{"two messages at the ends", func(r *Result) { main(r).Sent = 993 }, 0, "", ""},
+		{"generator", func(r *Result) { r.Generator.Share = 0.9 }, 3, BusyCPU, "90 % of the processors"},
+		{"a pacer that spins", func(r *Result) { r.Generator.SpinSeconds = 900 }, 0, "", ""},
+		{"interrupted", func(r *Result) { r.Interrupted = true }, 3, Interrupted, "interrupted"},
+		{"not drained", func(r *Result) { r.Complete = false; r.Counts.Unanswered = 7 }, 3, Unsettled, "7 messages without an answer"},
+		{"nothing", func(r *Result) { r.Counts = verify.Counts{} }, 3, Empty, "nothing was delivered"},
+		{"violation before validity", func(r *Result) { r.Counts.Corrupt = 1; main(r).Sent = 1 }, 4, Corrupt, "corrupt"},
 	} {
 		r := valid()
 		tt.change(r)
-		r.judge()
-		all := strings.Join(slices.Concat(r.Violations, r.Invalid), "; ")
-		if got := r.ExitStatus(); got != tt.status || !strings.Contains(all, tt.says) || (tt.status == 0) != (all == "") {
-			t.Errorf("%s: status %d (%s), want %d with %q", tt.name, got, all, tt.status, tt.says)
+		r.judge(scenario.Default())
+		var all []string
+		for _, p := range slices.Concat(r.Violations, r.Invalid, r.Missed) {
+			all = append(all, p.Kind+" "+p.String())
+		}
+		said := strings.Join(all, "; ")
+		if got := r.ExitStatus(); got != tt.status || !strings.Contains(said, tt.says) || !strings.Contains(said, tt.kind) || (tt.status == 0) != (said == "") {
+			t.Errorf("%s: status %d (%s), want %d with %s %q", tt.name, got, said, tt.status, tt.kind, tt.says)
+		}
+		if (r.Measured != nil) != r.Valid() || (r.Rejected != nil) == r.Valid() {
+			t.Errorf("%s: valid %v, measured %v, rejected %v", tt.name, r.Valid(), r.Measured != nil, r.Rejected != nil)
+		}
+	}
+}
+
+func TestObjectives(t *testing.T) {
+	for _, tt := range []struct {
+		o    scenario.Objective
+		says string
+	}{
+		{scenario.Objective{Metric: "e2e_p99", AtMost: 10 * time.Millisecond}, ""},
+		{scenario.Objective{Metric: "e2e_p99", AtMost: 9 * time.Millisecond}, "e2e_p99 10ms, objective 9ms"},
+		{scenario.Objective{Metric: "ack_p99", AtMost: 9 * time.Millisecond, Phase: "main"}, ""},
+		{scenario.Objective{Metric: "ack_p99", AtMost: time.Millisecond, Phase: "main"}, "main: ack_p99 8ms"},
+		{scenario.Objective{Metric: "delivered_rate", AtLeast: 999}, ""},
+		{scenario.Objective{Metric: "delivered_rate", AtLeast: 1000}, "delivered_rate 999 messages a second, objective 1000"},
+		{scenario.Objective{Metric: "acked_rate", AtLeast: 1}, "acked_rate 0"},
+	} {
+		s := scenario.Default()
+		s.Objectives = []scenario.Objective{tt.o}
+		r := valid()
+		r.judge(s)
+		said := ""
+		for _, p := range r.Missed {
+			said += p.String()
+		}
+		if (said == "") != (tt.says == "") || !strings.Contains(said, tt.says) || (r.ExitStatus() == 2) != (tt.says != "") {
+			t.Errorf("%+v: %q, status %d, want %q", tt.o, said, r.ExitStatus(), tt.says)
+		}
+	}
+	// Every metric a scenario may name can be judged.
+	for _, m := range scenario.Metrics {
+		s := scenario.Default()
+		s.Objectives = []scenario.Objective{{Metric: m, AtMost: 1, AtLeast: 1e8}}
+		r := valid()
+		r.Measured.Total.Latency.Service = Quantiles{P50: 2, P90: 2, P99: 2, P999: 2, Max: 2}
+		r.Measured.Total.Latency.E2E, r.Measured.Total.Latency.Ack = r.Measured.Total.Latency.Service, r.Measured.Total.Latency.Service
+		r.judge(s)
+		if len(r.Missed) != 1 || r.Missed[0].Kind != m {
+			t.Errorf("%s: missed %v", m, r.Missed)
 		}
 	}
 }
 
 func TestOutageSeparatesLatencies(t *testing.T) {
-	o := outage{all: newRecorder(), caught: make([]atomic.Int64, 2)}
+	o := outage{caught: make([]atomic.Int64, 2)}
+	var h Histograms
 	const ms = int64(time.Millisecond)
-	took := func(partition uint32, intended, now int64, want bool) {
+	took := func(partition int, intended, now int64, want bool) {
 		t.Helper()
 		if got := o.took(partition, intended*ms, now*ms); got != want {
 			t.Errorf("partition %d, due %d ms, delivered %d ms: in the outage = %v, want %v", partition, intended, now, got, want)
 		}
 	}
 	took(0, 10, 12, false) // before
-	if o.result() != nil {
+	if o.result(&h) != nil {
 		t.Error("a result without an outage")
 	}
 	o.begin.Store(100 * ms)
@@ -140,12 +136,12 @@ func TestOutageSeparatesLatencies(t *testing.T) {
 	took(0, 300, 730, true)  // backlog of before that
 	took(0, 700, 990, false) // late, but afterwards: that is no longer the outage
 	took(1, 600, 720, true)  // the other partition is behind
-	if r := o.result(); r.Seconds != 0 {
+	if r := o.result(&h); r.Seconds != 0 {
 		t.Errorf("over after %v s with a partition behind", r.Seconds)
 	}
 	took(1, 900, 905, false)
-	if r := o.result(); r.Seconds != 0.8 || r.Delay.Count != 6 {
-		t.Errorf("result %+v, want 0.8 s and 6 messages", r)
+	if r := o.result(&h); r.Seconds != 0.8 {
+		t.Errorf("result %+v, want 0.8 s", r)
 	}
 }
 

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// outage separates the latencies of messages that an outage of the broker
+// outage separates the latencies of messages that an outage of the target
 // touched from the others. It begins with BeginOutage. In each partition it
 // lasts until, after EndOutage, a message that was due during the outage or
 // later is delivered within outageOver of its intended time: the backlog is
@@ -13,37 +13,32 @@ import (
 // delivered after the beginning.
 type outage struct {
 	begin  atomic.Int64   // ns on the run's clock, 0: there was none
-	up     atomic.Bool    // the broker is back
-	caught []atomic.Int64 // by partition: intended time of the message that ended it, 0: not yet
-	all    *recorder
+	up     atomic.Bool    // the target is back
+	caught []atomic.Int64 // by place: intended time of the message that ended it, 0: not yet
 }
 
 // outageOver is what counts as on time again.
 const outageOver = 50 * time.Millisecond
 
-// took records a delivery's latency if it belongs to the outage.
-func (o *outage) took(partition uint32, intended, now int64) bool {
+// took reports whether a delivery belongs to the outage.
+func (o *outage) took(place int, intended, now int64) bool {
 	begin := o.begin.Load()
 	if begin == 0 {
 		return false
 	}
-	caught := o.caught[partition].Load()
+	caught := o.caught[place].Load()
 	if caught == 0 && o.up.Load() && intended >= begin && now-intended < int64(outageOver) {
 		caught = intended
-		o.caught[partition].Store(caught)
+		o.caught[place].Store(caught)
 	}
-	if caught != 0 && intended >= caught {
-		return false
-	}
-	o.all.record(now - intended)
-	return true
+	return caught == 0 || intended < caught
 }
 
-// BeginOutage says that the broker is about to be stopped. There may be one
+// BeginOutage says that the target is about to be stopped. There may be one
 // outage a run.
 func (r *Run) BeginOutage() { r.outage.begin.CompareAndSwap(0, max(1, r.clock.Now())) }
 
-// EndOutage says that the broker serves again.
+// EndOutage says that the target serves again.
 func (r *Run) EndOutage() { r.outage.up.Store(true) }
 
 // Outage is what an outage did to latency.
@@ -54,7 +49,8 @@ type Outage struct {
 	Delay   Quantiles `json:"delay"` // intended to delivered, of the messages it touched
 }
 
-func (o *outage) result() *Outage {
+// result is nil if there was no outage; h holds the latencies it took.
+func (o *outage) result(h *Histograms) *Outage {
 	begin := o.begin.Load()
 	if begin == 0 {
 		return nil
@@ -68,7 +64,7 @@ func (o *outage) result() *Outage {
 		}
 		last = max(last, c)
 	}
-	out := &Outage{Delay: quantiles(merged([]*recorder{o.all}))}
+	out := &Outage{Delay: Summarise(h.E2E)}
 	if last > 0 {
 		out.Seconds = float64(last-begin) / 1e9
 	}

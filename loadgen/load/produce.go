@@ -2,75 +2,127 @@ package load
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/portask/portask/broker/client"
 	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/loadgen/driver"
+	"github.com/portask/portask/loadgen/pace"
 	"github.com/portask/portask/loadgen/payload"
+	"github.com/portask/portask/loadgen/scenario"
 	"github.com/portask/portask/loadgen/verify"
 )
 
-// producer is one client that sends. send is for one goroutine; answers come
-// on another.
+// producer is one client that sends to all topics. send is for one goroutine;
+// answers come on others.
 type producer struct {
 	r     *Run
 	index uint32
-	conn  *client.Client
-	out   *client.Producer
-	lanes []*verify.Lane // by partition
+	conn  driver.Conn
+	outs  []*out
+	keys  *keys // nil: messages have none
 
+	// Owned by the goroutine that sends.
+	n     int // messages sent
+	phase int // of the last send
 	value []byte
+	key   [16]byte
+	enc   *payload.Encoder
 	m     message.Message
-	slots sync.Pool     // *slot
-	free  chan struct{} // closed mode: one element for each message that may still be sent
 
-	ack     *recorder // intended to acknowledged; closed mode: sent to acknowledged
-	service *recorder // sent to acknowledged
+	sent     []atomic.Uint64 // by phase of the time of sending, and behind the last
+	acked    []atomic.Uint64 // likewise, of the acknowledgement; by the goroutines that answer
+	failed   atomic.Uint64
+	free     chan struct{} // closed loop: one element for each message that may still be sent
+	recorder *recorder
 
 	closing sync.Once
 }
 
-func (r *Run) newProducer(ctx context.Context, i int) (*producer, error) {
-	p := &producer{r: r, index: uint32(i), ack: r.acks[i%recorderShards], service: r.services[i%recorderShards]}
-	p.slots.New = func() any {
-		s := &slot{p: p}
-		s.answer = s.answered
-		return s
+// out is a producer's way to one topic.
+type out struct {
+	p     *producer
+	d     driver.Producer
+	first uint32         // place of the topic's partition 0
+	lanes []*verify.Lane // by partition
+	next  int            // partition of the next message without key
+
+	slots []*slot // free; owned by the goroutine that sends
+
+	mu   sync.Mutex
+	back []*slot // answered, to become free; guarded by mu
+}
+
+func (r *Run) addProducer(ctx context.Context, i int) error {
+	p := &producer{
+		r: r, index: uint32(i), recorder: r.recorders[i%recorderShards],
+		sent: make([]atomic.Uint64, len(r.s.Phases)+1), acked: make([]atomic.Uint64, len(r.s.Phases)+1),
 	}
-	for q := range uint32(r.cfg.Partitions) {
-		p.lanes = append(p.lanes, r.tracker.Lane(p.index, q))
+	x := &r.s.Producers
+	if r.s.Keys.Count > 0 {
+		p.keys = newKeys(r.s.Keys, r.s.Seed, i)
 	}
-	if r.cfg.Mode == Closed {
-		p.free = make(chan struct{}, r.cfg.InFlight)
-		for range r.cfg.InFlight {
+	if r.s.Loop == scenario.ClosedLoop {
+		p.free = make(chan struct{}, x.InFlight)
+		for range x.InFlight {
 			p.free <- struct{}{}
 		}
 	}
 	var err error
-	if p.conn, err = r.dial(ctx, fmt.Sprintf("producer %d", i)); err != nil {
-		return nil, err
+	if p.enc, err = r.source.Encoder(x.Encoding()); err != nil {
+		return err
 	}
-	opts := []client.ProducerOption{client.WithAck(r.cfg.Ack), client.WithBatchBytes(r.cfg.BatchBytes), client.WithCompression(r.cfg.Policy)}
-	if r.cfg.Linger >= 0 {
-		opts = append(opts, client.WithLinger(r.cfg.Linger))
+	if p.conn, err = r.cfg.Driver.Connect(ctx, fmt.Sprintf("producer %d", i)); err != nil {
+		return err
 	}
-	if p.out, err = p.conn.Producer(ctx, r.cfg.Topic, opts...); err != nil {
-		p.conn.Close()
-		return nil, err
+	r.producers = append(r.producers, p)
+	for k := range r.topics {
+		t := &r.topics[k]
+		o := &out{p: p, first: uint32(t.first), next: i % t.Partitions}
+		for q := range t.Partitions {
+			o.lanes = append(o.lanes, r.tracker.Lane(p.index, uint32(t.first+q)))
+		}
+		o.d, err = p.conn.Producer(ctx, driver.ProducerOptions{
+			Topic: t.Name, Ack: x.AckLevel(), BatchBytes: x.Batch, Linger: x.Linger, Compression: x.CompressionPolicy(),
+			Encoding: x.Encoding(), BufferBytes: x.Buffer,
+		})
+		if err != nil {
+			return err
+		}
+		p.outs = append(p.outs, o)
 	}
-	return p, nil
+	return nil
 }
 
 // slot is a message on its way. Slots are reused, so that a message costs no
-// allocation: answer is bound once.
+// allocation.
 type slot struct {
-	p              *producer
+	o              *out
+	send           driver.Slot
 	lane           *verify.Lane
 	seq            uint64
+	phase          int
 	intended, sent int64
-	answer         func(client.Receipt, error)
+}
+
+func (o *out) slot() *slot {
+	if len(o.slots) == 0 {
+		o.mu.Lock()
+		o.slots, o.back = o.back, o.slots
+		o.mu.Unlock()
+	}
+	if n := len(o.slots); n > 0 {
+		s := o.slots[n-1]
+		o.slots = o.slots[:n-1]
+		return s
+	}
+	s := &slot{o: o}
+	s.send = o.d.Slot(s.answered)
+	return s
 }
 
 // suspectWait is how long a hand-over may last before it is asked whether the
@@ -79,9 +131,15 @@ const suspectWait = time.Millisecond
 
 // send makes and hands over one message. It waits while the client's buffer or
 // the verification window is full, and then says that it was held.
-func (p *producer) send(ctx context.Context, partition uint32, intended int64) (held bool, err error) {
+func (p *producer) send(ctx context.Context, intended int64, phase int, item pace.Item) (held bool, err error) {
 	r := p.r
-	lane := p.lanes[partition]
+	o := p.outs[0]
+	if len(p.outs) > 1 {
+		o = p.outs[r.cycle[p.n%len(r.cycle)]]
+	}
+	p.n++
+	partition, key := o.choose(item)
+	lane := o.lanes[partition]
 	seq, ok := lane.Send()
 	for !ok {
 		held = true
@@ -92,74 +150,111 @@ func (p *producer) send(ctx context.Context, partition uint32, intended int64) (
 		}
 		seq, ok = lane.Send()
 	}
-	p.value = r.cfg.Source.Append(p.value[:0], payload.Header{Producer: p.index, Partition: partition, Sequence: seq, Intended: intended})
-	s := p.slots.Get().(*slot)
-	sent := r.clock.Now()
-	s.lane, s.seq, s.intended, s.sent = lane, seq, intended, sent
-	p.m.Value, p.m.Timestamp = p.value, r.wall+sent/1000
-	r.sent.Add(1)
-	if r.measured(sent) {
-		r.sentIn.Add(1)
-	}
-	if err := p.out.SendAsyncTo(ctx, partition, &p.m, s.answer); err != nil {
+	s := o.slot()
+	p.value, err = p.enc.Append(p.value[:0], payload.Header{
+		Producer: p.index, Partition: o.first + partition, Sequence: seq, Intended: intended, Size: item.Size, Key: key,
+	})
+	if err != nil {
 		lane.Failed(seq)
-		r.failed.Add(1)
-		p.slots.Put(s)
+		p.failed.Add(1)
+		return held, err
+	}
+	sent := r.clock.Now()
+	s.lane, s.seq, s.phase, s.intended, s.sent = lane, seq, phase, intended, sent
+	p.m.Value, p.m.Timestamp = p.value, r.wall+sent/1000
+	p.phase = r.phaseAt(sent, p.phase)
+	p.sent[p.phase].Add(1)
+	if err := s.send.Send(ctx, partition, &p.m); err != nil {
+		lane.Failed(seq)
+		p.failed.Add(1)
+		o.slots = append(o.slots, s)
 		return held, err
 	}
 	// A long call may also be this thread's own bad luck; that is dispatch lag.
-	if r.clock.Now()-sent > int64(suspectWait) && p.out.Stats().Buffered > client.DefaultMaxBuffered/2 {
+	if r.clock.Now()-sent > int64(suspectWait) && o.d.Congested() {
 		held = true
 	}
 	return held, nil
 }
 
+// choose picks a partition, and a key if messages have them: 0 stands for none.
+// The key's bytes are in p.m.
+func (o *out) choose(item pace.Item) (partition, key uint32) {
+	p := o.p
+	switch {
+	case item.Key != 0:
+		key = max(1, uint32(item.Key)^uint32(item.Key>>32))
+	case p.keys != nil && item.Size == 0:
+		key = p.keys.next()
+	default:
+		p.m.Key = nil
+		partition = uint32(o.next)
+		if o.next++; o.next == len(o.lanes) {
+			o.next = 0
+		}
+		return partition, 0
+	}
+	p.m.Key = appendKey(p.key[:0], key)
+	return uint32(message.PartitionFor(p.m.Key, len(o.lanes))), key
+}
+
+// appendKey writes a key's bytes: "k" and eight hexadecimal digits.
+func appendKey(dst []byte, key uint32) []byte {
+	return hex.AppendEncode(append(dst, 'k'), binary.BigEndian.AppendUint32(make([]byte, 0, 4), key))
+}
+
 // answered is called once for each message, by the client.
-func (s *slot) answered(_ client.Receipt, err error) {
-	p, r := s.p, s.p.r
+func (s *slot) answered(err error) {
+	o := s.o
+	p := o.p
+	r := p.r
 	if err != nil {
 		s.lane.Failed(s.seq)
-		if r.failed.Add(1) == 1 {
+		if p.failed.Add(1) == 1 {
 			r.note(err)
 		}
 	} else {
 		now := r.clock.Now()
 		s.lane.Acked(s.seq)
-		r.acked.Add(1)
-		if r.measured(now) {
-			r.ackedIn.Add(1)
-		}
-		if r.measured(s.intended) {
-			p.ack.record(now - s.intended)
-			p.service.record(now - s.sent)
-		}
+		p.acked[r.phaseAt(now, s.phase)].Add(1)
+		p.recorder.answer(s.phase, now-s.intended, now-s.sent)
 	}
+	o.mu.Lock()
+	o.back = append(o.back, s)
+	o.mu.Unlock()
 	if p.free != nil {
 		p.free <- struct{}{}
 	}
-	p.slots.Put(s)
 }
 
-// loop is closed mode: a message for each one answered, over all partitions.
-func (p *producer) loop(ctx, work context.Context, first int) error {
-	for n := first; p.r.clock.Now() < p.r.till; n++ {
+// loop is closed mode: a message for each one answered.
+func (p *producer) loop(ctx, work context.Context) error {
+	end := p.r.timeline[len(p.r.timeline)-1]
+	for {
+		now := p.r.clock.Now()
+		if now >= end {
+			return nil
+		}
 		select {
 		case <-p.free:
 		case <-ctx.Done():
 			return nil
 		}
+		now = max(p.r.clock.Now(), p.r.timeline[0])
+		phase := min(p.r.phaseAt(now, p.phase), len(p.r.s.Phases)-1)
 		// Sending outlives ctx: the call does not return before the client has the message.
-		if _, err := p.send(work, uint32(n%p.r.cfg.Partitions), p.r.clock.Now()); err != nil {
+		if _, err := p.send(work, now, phase, pace.Item{}); err != nil {
 			return err
 		}
 	}
-	return nil
 }
 
 // flush sends what lingers.
 func (p *producer) flush(ctx context.Context) {
-	if err := p.out.Flush(ctx); err != nil && ctx.Err() == nil {
-		p.r.note(err)
+	for _, o := range p.outs {
+		if err := o.d.Flush(ctx); err != nil && ctx.Err() == nil {
+			p.r.note(err)
+		}
 	}
 }
 
@@ -168,7 +263,9 @@ func (p *producer) close(ctx context.Context) {
 	p.closing.Do(func() {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		p.out.Close(ctx)
+		for _, o := range p.outs {
+			o.d.Close(ctx)
+		}
 		p.conn.Close()
 	})
 }

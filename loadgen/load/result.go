@@ -1,245 +1,272 @@
 package load
 
 import (
-	"context"
 	"fmt"
 	"time"
 
-	"github.com/portask/portask/loadgen/pace"
+	"github.com/portask/portask/loadgen/driver"
+	"github.com/portask/portask/loadgen/payload"
 	"github.com/portask/portask/loadgen/verify"
 )
 
-// Result is the outcome of a run, also as JSON. Latencies are of messages due
-// in the measured part; counts are of the whole run, warm-up included.
-type Result struct {
-	Schema int    `json:"schema"` // 1
-	RunID  string `json:"run_id"`
+// Schema is the version of Result as JSON. Fields are added without changing
+// it; docs/results.md describes them.
+const Schema = 2
 
-	Mode       Mode    `json:"mode"`
-	Arrival    Arrival `json:"arrival,omitempty"`
-	Ack        string  `json:"ack"`
-	Visibility string  `json:"visibility"`
-	Producers  int     `json:"producers"`
-	Consumers  int     `json:"consumers"`
-	Partitions int     `json:"partitions"`
-	Seconds    float64 `json:"measured_s"`
+// Result is the outcome of a run, also as JSON. Counts are of the whole run,
+// all phases and topics; latencies and rates are in Measured.
+type Result struct {
+	Schema int       `json:"schema"`
+	RunID  string    `json:"run_id"`
+	Began  time.Time `json:"began"`
+
+	Scenario string `json:"scenario"` // its name
+	Hash     string `json:"scenario_hash"`
+	Resolved string `json:"resolved"` // the scenario with every setting, YAML
+
+	System     driver.Description `json:"system"`
+	Durability driver.Durability  `json:"durability"` // of an acknowledged message, as the system says
+	Topics     []TopicInfo        `json:"topics"`
+	Loop       string             `json:"loop"` // open, closed: then latencies are service times
+	Ack        string             `json:"ack"`
+	Visibility string             `json:"visibility"` // of the topics; "mixed" if they differ
+	Producers  int                `json:"producers"`
+	Consumers  int                `json:"consumers"`
+	Partitions int                `json:"partitions"` // of all topics
+	Payload    PayloadInfo        `json:"payload"`
 
 	Counts      verify.Counts `json:"counts"`
 	OffsetsBack uint64        `json:"offsets_back"` // deliveries at an offset already passed
 
-	// Messages a second in the measured part. Offered is what the schedule
-	// wanted, 0 in closed mode.
+	// Measured is nil if the run is invalid. What was measured all the same is
+	// then Rejected, for finding out why; it is no result and is not to be
+	// shown as one.
+	Measured *Measured `json:"measured,omitempty"`
+	Rejected *Measured `json:"rejected,omitempty"`
+
+	Wire      Wire       `json:"wire"`
+	Generator Generator  `json:"generator"`
+	Target    *TargetUse `json:"target,omitempty"`
+	Outage    *Outage    `json:"outage,omitempty"`
+
+	Complete    bool     `json:"complete"` // everything was settled before the drain gave up
+	Interrupted bool     `json:"interrupted"`
+	Errors      []string `json:"errors,omitempty"` // the clients' first few
+	// Violations are promises the target broke, Invalid why latencies and rates
+	// say nothing about it, Missed the objectives that were not reached. Empty
+	// is good.
+	Violations []Problem `json:"violations,omitempty"`
+	Invalid    []Problem `json:"invalid,omitempty"`
+	Missed     []Problem `json:"missed,omitempty"`
+	Notes      []string  `json:"notes,omitempty"`
+}
+
+// TopicInfo is a topic of a run.
+type TopicInfo struct {
+	Name       string `json:"name"` // on the target
+	Partitions int    `json:"partitions"`
+	Visibility string `json:"visibility"`
+}
+
+// PayloadInfo is what values were.
+type PayloadInfo struct {
+	Source   string `json:"source"` // as the scenario says
+	Describe string `json:"describe"`
+	Size     string `json:"size"` // of values before encoding, as the scenario says
+	Codec    string `json:"codec"`
+	payload.Stats
+}
+
+// Measured are the measurements of a run.
+type Measured struct {
+	// Total is of all measured phases together, Phases each by itself, in order,
+	// the ones not measured included, without latencies.
+	Total  Phase      `json:"total"`
+	Phases []Phase    `json:"phases"`
+	Series []Interval `json:"series"`
+}
+
+// Phase is what was measured of a phase. Messages belong to the phase in which
+// they were due; rates are of what happened during it.
+type Phase struct {
+	Name     string  `json:"name"`
+	Measured bool    `json:"measured"`
+	Start    float64 `json:"start_s"`
+	Seconds  float64 `json:"seconds"`
+
+	// Messages a second. Offered is what was due, 0 in a closed loop.
 	Offered       float64 `json:"offered_per_s,omitempty"`
 	Sent          float64 `json:"sent_per_s"`
 	Acked         float64 `json:"acked_per_s"`
 	Delivered     float64 `json:"delivered_per_s"`
 	DeliveredMBps float64 `json:"delivered_mb_per_s"` // 1 MB = 1e6 B of values
 
-	// In closed mode Ack and E2E count from the send, and are service times.
-	AckLatency Quantiles `json:"ack_latency"`     // intended to acknowledged
-	Service    Quantiles `json:"service_latency"` // sent to acknowledged
-	E2E        Quantiles `json:"e2e_latency"`     // intended to delivered and verified
-	Outage     *Outage   `json:"outage,omitempty"`
+	Latency Latencies `json:"latency"`
+	// HeldBack messages left late because the target, through its client, took
+	// no more; HeldBackMax is the longest wait, ns.
+	HeldBack    uint64 `json:"held_back"`
+	HeldBackMax int64  `json:"held_back_max_ns"`
 
-	// The generator's own error.
-	Lag          Quantiles `json:"dispatch_lag"`
-	HeldBack     uint64    `json:"held_back"`        // messages sent late because the client's buffer was full
-	HeldBackMax  int64     `json:"held_back_max_ns"` //
-	ExactPacing  bool      `json:"exact_pacing"`
-	GeneratorCPU float64   `json:"generator_cpu_s"`
-	Generator    float64   `json:"generator_share"` // of the machine's processors
-	Steal        float64   `json:"steal"`
-
-	MessagesPerBatch float64 `json:"messages_per_batch"`
-	WireBytes        uint64  `json:"wire_bytes"` // produced, frames and retries included
-	RawBytes         uint64  `json:"raw_bytes"`  // of batch bodies before compression
-	// Compression is RawBytes / WireBytes: above 1 if compression pays.
-	Compression float64 `json:"compression_ratio"`
-	Retries     uint64  `json:"retries"`    // batches sent again
-	Duplicates  uint64  `json:"duplicates"` // of those, recognised by the broker
-
-	Target *TargetUse `json:"target,omitempty"`
-
-	Complete    bool     `json:"complete"` // everything was settled before the drain gave up
-	Interrupted bool     `json:"interrupted"`
-	Errors      []string `json:"errors,omitempty"`
-	// Violations are promises the broker broke, Invalid why latencies and rates
-	// say nothing about it. Empty is good.
-	Violations []string `json:"violations,omitempty"`
-	Invalid    []string `json:"invalid,omitempty"`
-	Notes      []string `json:"notes,omitempty"`
+	Histograms Histograms `json:"histograms"`
 }
 
+// Wire is what producers' clients count.
+type Wire struct {
+	Batches          uint64  `json:"batches"`
+	MessagesPerBatch float64 `json:"messages_per_batch"`
+	Bytes            uint64  `json:"bytes"`     // sent, frames and retries included
+	RawBytes         uint64  `json:"raw_bytes"` // of batch bodies before compression
+	// Compression is RawBytes / Bytes: above 1 if compression pays.
+	Compression float64 `json:"compression_ratio"`
+	Retries     uint64  `json:"retries"`    // batches sent again
+	Duplicates  uint64  `json:"duplicates"` // of those, recognised by the target
+}
+
+// Generator is what the generator itself took, the drain included.
+type Generator struct {
+	CPUSeconds  float64 `json:"cpu_s"`
+	SpinSeconds float64 `json:"spin_s"` // of those, the pacer's spinning: no work
+	Share       float64 `json:"share"`  // of the processors, spinning left out
+	Steal       float64 `json:"steal"`  // of the machine's time, by its host
+	ExactPacing bool    `json:"exact_pacing"`
+}
+
+// Problem is a reason for a verdict.
+type Problem struct {
+	Kind  string `json:"kind"`            // see the constants, or an objective's metric
+	Phase string `json:"phase,omitempty"` // empty: of the whole run
+	Text  string `json:"text"`
+}
+
+// String returns the text, with the phase.
+func (p Problem) String() string {
+	if p.Phase != "" {
+		return p.Phase + ": " + p.Text
+	}
+	return p.Text
+}
+
+// Kinds of Problem.
 const (
-	// lagShare: a generator later than this part of what it reports is what it
-	// measured.
-	lagShare = 0.1
-	// rateShare: of the offered rate may be missed.
-	rateShare = 0.005
-	// generatorShare of the processors: above it the generator may be the limit.
-	generatorShare = 0.8
+	Lost       = "lost"
+	Duplicated = "duplicated"
+	Reordered  = "reordered"
+	Corrupt    = "corrupt"
+	Phantom    = "phantom"
+	Misplaced  = "misplaced"
+	OffsetUsed = "offset_used_again"
+
+	Interrupted = "interrupted"
+	Unsettled   = "unsettled"     // messages without a fate when the drain gave up
+	DispatchLag = "dispatch_lag"  // the generator was late
+	RateMissed  = "rate_missed"   // fewer were sent than were due, and the target held nothing back
+	Saturated   = "saturated"     // fewer were sent than were due, since the target took no more
+	BusyCPU     = "generator_cpu" // the generator had no processor left
+	Empty       = "empty"         // nothing was measured
 )
 
-func (r *Run) result() *Result {
-	c := &r.cfg
-	res := &Result{
-		Schema: 1, RunID: fmt.Sprintf("%016x", c.Source.Run()), Mode: c.Mode, Ack: c.Ack.String(), Visibility: c.Visibility.String(),
-		Producers: c.Producers, Consumers: c.Consumers, Partitions: c.Partitions,
-		Seconds: float64(r.till-r.from) / 1e9,
-		Counts:  r.tracker.Counts(), OffsetsBack: r.offsetsBack.Load(),
-	}
-	if c.Mode == Open {
-		res.Arrival = c.Arrival
-		res.Offered = c.Rate
-	}
-	res.Sent = float64(r.sentIn.Load()) / res.Seconds
-	res.Acked = float64(r.ackedIn.Load()) / res.Seconds
-	res.Delivered = float64(r.deliveredIn.Load()) / res.Seconds
-	res.DeliveredMBps = float64(r.bytesIn.Load()) / res.Seconds / 1e6
+// Valid reports whether the measurements are a result.
+func (res *Result) Valid() bool { return len(res.Invalid) == 0 }
 
-	e2e := pace.NewHistogram()
-	var batches, messages uint64
-	for _, p := range r.producers {
-		s := p.out.Stats()
-		batches += s.Batches
-		messages += s.Messages
-		res.WireBytes += s.Bytes
-		res.RawBytes += s.RawBytes
-		res.Retries += s.Retries
-		res.Duplicates += s.Duplicates
+func (r *Run) result(used Generator) *Result {
+	s := r.s
+	res := &Result{
+		Schema: Schema, RunID: fmt.Sprintf("%016x", r.id), Began: r.began,
+		Scenario: s.Name, Hash: s.Hash(), Resolved: string(s.YAML()),
+		System: r.system, Loop: s.Loop, Ack: s.Producers.Ack, Producers: len(r.producers), Consumers: len(r.consumers), Partitions: len(r.places),
+		Payload: PayloadInfo{Source: s.Payload.Source, Describe: r.describe, Size: s.Payload.Size, Codec: s.Producers.Codec, Stats: r.stats},
+		Counts:  r.tracker.Counts(), OffsetsBack: r.offsetsBack.Load(), Generator: used,
+		Outage: r.outage.result(&r.totals[len(s.Phases)]),
 	}
-	for _, k := range r.consumers {
-		k.e2e.addTo(e2e)
+	res.Durability, _ = r.system.Gives(s.Producers.AckLevel())
+	for i := range r.topics {
+		t := &r.topics[i]
+		v := t.Visibility.String()
+		res.Topics = append(res.Topics, TopicInfo{t.Name, t.Partitions, v})
+		if i > 0 && v != res.Visibility {
+			v = "mixed"
+		}
+		res.Visibility = v
 	}
-	res.AckLatency, res.Service, res.E2E = quantiles(merged(r.acks[:])), quantiles(merged(r.services[:])), quantiles(e2e)
-	res.Outage = r.outage.result()
-	if batches > 0 {
-		res.MessagesPerBatch = float64(messages) / float64(batches)
-	}
-	if res.WireBytes > 0 {
-		res.Compression = float64(res.RawBytes) / float64(res.WireBytes)
-	}
+	res.Measured = r.measured()
+	res.Wire = r.wire()
 	res.Target = r.target.use(res.Counts.Delivered)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.stats.Lag != nil {
-		res.Lag = quantiles(r.stats.Lag)
-		res.HeldBack, res.HeldBackMax, res.ExactPacing = r.stats.HeldBack, r.stats.HeldBackMax, r.stats.Exact
-	}
+	res.Generator.ExactPacing = r.paced.Exact
 	for _, err := range r.errs {
 		res.Errors = append(res.Errors, err.Error())
 	}
 	return res
 }
 
-// judge fills Violations and Invalid.
-func (res *Result) judge() {
-	violated := func(n uint64, what string) {
-		if n > 0 {
-			res.Violations = append(res.Violations, fmt.Sprintf("%d %s", n, what))
+func (r *Run) wire() Wire {
+	var w Wire
+	var messages uint64
+	for _, p := range r.producers {
+		for _, o := range p.outs {
+			s := o.d.Stats()
+			messages += s.Messages
+			w.Batches += s.Batches
+			w.Bytes += s.WireBytes
+			w.RawBytes += s.RawBytes
+			w.Retries += s.Retries
+			w.Duplicates += s.Duplicates
 		}
 	}
-	c := res.Counts
-	if res.Ack != "none" { // nothing is promised there
-		violated(c.Lost, "acknowledged and not delivered")
+	if w.Batches > 0 {
+		w.MessagesPerBatch = float64(messages) / float64(w.Batches)
 	}
-	violated(c.Duplicated, "delivered more than once")
-	violated(c.Reordered, "delivered out of order")
-	violated(c.Corrupt, "corrupt")
-	violated(c.Phantom, "delivered that were never sent")
-	violated(c.Misplaced, "delivered by another partition")
-	violated(res.OffsetsBack, "delivered at an offset already used")
-
-	invalid := func(format string, args ...any) { res.Invalid = append(res.Invalid, fmt.Sprintf(format, args...)) }
-	if res.Interrupted {
-		invalid("interrupted")
-		return
+	if w.Bytes > 0 {
+		w.Compression = float64(w.RawBytes) / float64(w.Bytes)
 	}
-	if !res.Complete {
-		invalid("%d messages without an answer and %d acknowledged but not delivered when the drain gave up", c.Unanswered, c.Lost)
-	}
-	if res.Mode != Open {
-		return
-	}
-	if reported := min(res.E2E.P99, res.AckLatency.P99); reported > 0 && float64(res.Lag.P99) > lagShare*float64(reported) {
-		invalid("the generator's dispatch lag, p99 %v, is more than %.0f %% of the p99 it reports, %v", time.Duration(res.Lag.P99), 100*lagShare, time.Duration(reported))
-	}
-	if res.Arrival == Constant && res.Sent < res.Offered*(1-rateShare) {
-		invalid("%.0f messages a second were sent, %.0f offered", res.Sent, res.Offered)
-	}
-	if res.Generator > generatorShare {
-		invalid("the generator used %.0f %% of the processors", 100*res.Generator)
-	}
+	return w
 }
 
-// ExitStatus is what a command ends with: 4 for a violation, 3 for an invalid
-// run, 0 otherwise.
-func (res *Result) ExitStatus() int {
-	switch {
-	case len(res.Violations) > 0:
-		return 4
-	case len(res.Invalid) > 0:
-		return 3
+// measured is called when watch has ended.
+func (r *Run) measured() *Measured {
+	m := &Measured{Series: r.series.list(), Total: Phase{Name: "total", Measured: true, Start: -1}}
+	var all struct{ due, sent, acked, delivered, bytes float64 }
+	for i := range r.s.Phases {
+		x := &r.s.Phases[i]
+		p := Phase{
+			Name: x.Name, Measured: x.Measured, Start: float64(r.timeline[i]-r.timeline[0]) / 1e9, Seconds: x.Duration.Seconds(),
+			HeldBack: uint64(r.held[i].Load()), HeldBackMax: r.heldMax[i].Load(),
+		}
+		var sent, acked, delivered, bytes uint64
+		for _, q := range r.producers {
+			sent += q.sent[i].Load()
+			acked += q.acked[i].Load()
+		}
+		for _, q := range r.readers {
+			delivered += q.delivered[i].Load()
+			bytes += q.bytes[i].Load()
+		}
+		due := float64(r.due[i].Load())
+		p.Offered, p.Sent, p.Acked = due/p.Seconds, float64(sent)/p.Seconds, float64(acked)/p.Seconds
+		p.Delivered, p.DeliveredMBps = float64(delivered)/p.Seconds, float64(bytes)/p.Seconds/1e6
+		if x.Measured {
+			p.Histograms = r.totals[i]
+			p.Latency = p.Histograms.summarise()
+			t := &m.Total
+			if t.Start < 0 {
+				t.Start = p.Start
+			}
+			t.Seconds += p.Seconds
+			t.HeldBack += p.HeldBack
+			t.HeldBackMax = max(t.HeldBackMax, p.HeldBackMax)
+			t.Histograms.Merge(p.Histograms)
+			all.due += due
+			all.sent += float64(sent)
+			all.acked += float64(acked)
+			all.delivered += float64(delivered)
+			all.bytes += float64(bytes)
+		}
+		m.Phases = append(m.Phases, p)
 	}
-	return 0
-}
-
-// Snapshot is a run's state while it goes on. Rates and quantiles are of the
-// time since the snapshot before.
-type Snapshot struct {
-	Elapsed, Planned time.Duration
-	Sent, Acked      uint64
-	Delivered        uint64
-	Failed           uint64
-	SentPerSec       float64
-	DeliveredPerSec  float64
-	E2E              Quantiles
-	Outstanding      uint64 // sent, and neither delivered nor given up
-	TargetCPU        float64
-	TargetRSS        int64
-}
-
-// watch calls Progress about once a second until ctx ends.
-func (r *Run) watch(ctx context.Context, start int64) {
-	const every = time.Second
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	var last Snapshot
-	at, cpu := r.clock.Now(), time.Duration(0)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		now := r.clock.Now()
-		seconds := float64(now-at) / 1e9
-		s := Snapshot{
-			Elapsed: time.Duration(now - start), Planned: r.cfg.Duration,
-			Sent: r.sent.Load(), Acked: r.acked.Load(), Delivered: r.delivered.Load(), Failed: r.failed.Load(),
-		}
-		s.SentPerSec = float64(s.Sent-last.Sent) / seconds
-		s.DeliveredPerSec = float64(s.Delivered-last.Delivered) / seconds
-		h := pace.NewHistogram()
-		for _, k := range r.consumers {
-			k.e2e.drainTo(h)
-		}
-		r.outage.all.drainTo(h)
-		s.E2E = quantiles(h)
-		if done := s.Delivered + s.Failed; s.Sent > done {
-			s.Outstanding = s.Sent - done
-		}
-		if t := r.target; t != nil {
-			t.sample()
-			t.mu.Lock()
-			total := t.ended + t.cpu
-			s.TargetCPU, s.TargetRSS = (total-cpu).Seconds()/seconds, t.rss
-			cpu = total
-			t.mu.Unlock()
-		}
-		last, at = s, now
-		if r.cfg.Progress != nil {
-			r.cfg.Progress(s)
-		}
-	}
+	t := &m.Total
+	t.Latency = t.Histograms.summarise()
+	t.Offered, t.Sent, t.Acked = all.due/t.Seconds, all.sent/t.Seconds, all.acked/t.Seconds
+	t.Delivered, t.DeliveredMBps = all.delivered/t.Seconds, all.bytes/t.Seconds/1e6
+	return m
 }

@@ -4,48 +4,80 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/portask/portask/broker/client"
-	"github.com/portask/portask/broker/fault"
-	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/loadgen/driver"
 	"github.com/portask/portask/loadgen/pace"
+	"github.com/portask/portask/loadgen/payload"
+	"github.com/portask/portask/loadgen/scenario"
 	"github.com/portask/portask/loadgen/verify"
 )
 
-// Run is one workload, connected and ready. Make it with New, then Execute it
-// once. BeginOutage, EndOutage and SetTarget may be called from elsewhere while
-// it executes.
+// Run is one scenario, connected and ready. Make it with New, then Execute it
+// once. BeginOutage, EndOutage, SampleTarget and SetTarget may be called from
+// elsewhere while it executes.
 type Run struct {
 	cfg     Config
+	s       *scenario.Scenario
+	id      uint64
 	clock   pace.Clock
 	wall    int64 // µs since 1970 at clock 0
-	admin   *client.Client
+	began   time.Time
 	tracker *verify.Tracker
+
+	source   *payload.Source
+	describe string // of the payloads
+	stats    payload.Stats
+	target   *target
+	system   driver.Description
+
+	topics   []topic
+	places   []place // partitions of all topics, counted through
+	cycle    []uint8 // topics in the order in which a producer's messages go to them
+	schedule []pace.Phase
 
 	producers []*producer
 	consumers []*consumer
-	// Recorders of producers, of which a few share one: each is 360 KiB.
-	acks, services [recorderShards]*recorder
-	target         *target
-	created        bool // the topic is ours
-	flushing       sync.WaitGroup
-	outage         outage
+	readers   []*reader
+	recorders []*recorder
+	lags      *recorder // owned by the pacer, drained by the collector
+	pool      pool
+	outage    outage
+	flushing  sync.WaitGroup
 
-	// Measured messages are those due in [from, till), ns on clock.
-	from, till int64
+	// timeline are the phases' beginnings and the last one's end, ns on clock;
+	// set by Execute before anything is sent.
+	timeline []int64
+	sequence *pace.Sequence // nil in a closed loop
 
-	sent, acked, failed, delivered atomic.Uint64
-	offsetsBack                    atomic.Uint64 // deliveries at an offset that was passed
-	// Of those, what happened in [from, till).
-	sentIn, ackedIn, deliveredIn, bytesIn atomic.Uint64
+	spun        atomic.Int64  // ns, by the pacer
+	offsetsBack atomic.Uint64 // deliveries at an offset that was passed
+	// Of each phase, by the pacer: messages due in it, and held back.
+	due, held, heldMax []atomic.Int64
 
 	mu    sync.Mutex
 	errs  []error // guarded by mu; at most errsMax
-	stats pace.Stats
+	paced pace.Stats
+
+	totals []Histograms // by phase, and of the outage; owned by the collector
+	series intervals    // owned by the collector
+}
+
+// topic is one of the run's, as it is.
+type topic struct {
+	driver.Topic
+	created bool
+	first   int // place of its partition 0
+}
+
+// place is a partition of some topic.
+type place struct {
+	topic     int
+	partition uint32
 }
 
 // recorderShards is enough for as many processors to record at once.
@@ -54,37 +86,58 @@ const recorderShards = 8
 // errsMax of the producers' and consumers' errors are kept.
 const errsMax = 8
 
-// New connects producers and consumers and creates the topic if that is asked
-// for. Consumers are at the end of their partitions when it returns.
+// New connects producers and consumers and creates the topics. Consumers are at
+// the end of their partitions when it returns.
+//
+// Errors: a scenario that the driver refuses is a *driver.Unsupported.
 func New(ctx context.Context, cfg Config) (*Run, error) {
-	if err := cfg.complete(); err != nil {
+	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	r := &Run{cfg: cfg, clock: pace.NewClock(), wall: time.Now().UnixMicro()}
-	r.outage.all = newRecorder()
-	for i := range min(recorderShards, cfg.Producers) {
-		r.acks[i], r.services[i] = newRecorder(), newRecorder()
+	r := &Run{cfg: cfg, s: cfg.Scenario, id: cfg.RunID, clock: pace.NewClock(), wall: time.Now().UnixMicro()}
+	for r.id == 0 {
+		r.id = rand.Uint64()
 	}
-	if err := r.connect(ctx); err != nil {
-		r.close(ctx)
+	if err := cfg.Driver.Check(r.s.Needs()); err != nil {
+		return nil, err
+	}
+	if err := r.prepare(ctx); err != nil {
+		r.close(context.WithoutCancel(ctx))
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *Run) dial(ctx context.Context, role string) (*client.Client, error) {
-	return client.Dial(ctx, r.cfg.Addr, client.WithName("portask-loadgen "+role))
-}
-
-func (r *Run) connect(ctx context.Context) (err error) {
-	if r.admin, err = r.dial(ctx, "admin"); err != nil {
+func (r *Run) prepare(ctx context.Context) (err error) {
+	var trace bool
+	if r.schedule, trace, err = schedule(r.s); err != nil {
 		return err
 	}
-	if err := r.topic(ctx); err != nil {
+	if r.source, r.describe, err = r.cfg.source(ctx, r.id); err != nil {
 		return err
 	}
-	r.outage.caught = make([]atomic.Int64, r.cfg.Partitions)
-	if r.tracker, err = verify.New(verify.Options{Producers: r.cfg.Producers, Partitions: r.cfg.Partitions}); err != nil {
+	if r.stats, err = r.source.Stats(r.s.Producers.Encoding()); err != nil {
+		return err
+	}
+	if trace {
+		r.source.AllowSizes()
+	}
+	if r.system, err = r.cfg.Driver.Describe(ctx); err != nil {
+		return err
+	}
+	if err := r.makeTopics(ctx); err != nil {
+		return err
+	}
+	phases := len(r.s.Phases)
+	r.due, r.held, r.heldMax = make([]atomic.Int64, phases), make([]atomic.Int64, phases), make([]atomic.Int64, phases)
+	r.totals = make([]Histograms, phases+1)
+	r.outage.caught = make([]atomic.Int64, len(r.places))
+	for range recorderShards + 1 {
+		r.recorders = append(r.recorders, newRecorder(&r.pool, phases))
+	}
+	r.lags = r.recorders[recorderShards]
+	r.tracker, err = verify.New(verify.Options{Producers: r.s.Producers.Count, Partitions: len(r.places), WindowMessages: r.s.Limits.Window})
+	if err != nil {
 		return err
 	}
 	if r.cfg.TargetPID != 0 {
@@ -92,61 +145,77 @@ func (r *Run) connect(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	for i := range r.cfg.Consumers {
-		k, err := r.newConsumer(ctx, i)
-		if err != nil {
+	for i := range min(r.s.Consumers.Count, len(r.places)) {
+		if err := r.addConsumer(ctx, i); err != nil {
 			return fmt.Errorf("consumer %d: %w", i, err)
 		}
-		r.consumers = append(r.consumers, k)
 	}
-	for i := range r.cfg.Producers {
-		p, err := r.newProducer(ctx, i)
-		if err != nil {
+	for i := range r.s.Producers.Count {
+		if err := r.addProducer(ctx, i); err != nil {
 			return fmt.Errorf("producer %d: %w", i, err)
 		}
-		r.producers = append(r.producers, p)
 	}
 	return nil
 }
 
-// topic creates the topic or looks it up.
-func (r *Run) topic(ctx context.Context) error {
-	a := r.admin.Admin()
-	if r.cfg.Create {
-		_, err := a.CreateTopic(ctx, client.TopicConfig{
-			Name: r.cfg.Topic, Partitions: r.cfg.Partitions, Visibility: r.cfg.Visibility,
-		})
-		if err != nil {
-			return err
+// makeTopics creates the topics or looks them up, and spreads messages over
+// them.
+func (r *Run) makeTopics(ctx context.Context) error {
+	shares := make([]int, len(r.s.Topics))
+	for i := range r.s.Topics {
+		x := &r.s.Topics[i]
+		shares[i] = x.Share
+		t := driver.Topic{
+			Name: topicName(x, r.id), Partitions: x.Partitions, Visibility: x.VisibilityLevel(&r.s.Producers),
+			Retention: x.Retention, RetentionBytes: int64(x.RetentionBytes),
 		}
-		r.created = true
+		var err error
+		if x.Existing {
+			t, err = r.cfg.Driver.Lookup(ctx, t.Name)
+		} else {
+			t, err = r.cfg.Driver.Prepare(ctx, t)
+		}
+		if err != nil {
+			return fmt.Errorf("topic %s: %w", x.Name, err)
+		}
+		r.topics = append(r.topics, topic{Topic: t, created: !x.Existing, first: len(r.places)})
+		for p := range t.Partitions {
+			r.places = append(r.places, place{i, uint32(p)})
+		}
 	}
-	t, err := a.DescribeTopic(ctx, r.cfg.Topic)
-	if err != nil {
-		return err
+	if r.s.Consumers.Count > len(r.places) {
+		return fmt.Errorf("%d consumers for %d partitions", r.s.Consumers.Count, len(r.places))
 	}
-	r.cfg.Partitions = len(t.Partitions)
-	r.cfg.Visibility = t.Visibility
-	if r.cfg.Consumers > r.cfg.Partitions {
-		return fmt.Errorf("%d consumers for the %d partitions of topic %s", r.cfg.Consumers, r.cfg.Partitions, r.cfg.Topic)
-	}
+	r.cycle = spread(shares)
 	return nil
 }
 
-// ends asks for the log end of each partition.
-func (r *Run) ends(ctx context.Context) ([]message.Offset, error) {
-	t, err := r.admin.Admin().DescribeTopic(ctx, r.cfg.Topic)
-	if err != nil {
-		return nil, err
+// spread is a cycle in which index i stands shares[i] times, as evenly as it can
+// be: each step goes to the one that is furthest behind its share.
+func spread(shares []int) []uint8 {
+	total := 0
+	for _, s := range shares {
+		total += s
 	}
-	ends := make([]message.Offset, len(t.Partitions))
-	for i, p := range t.Partitions {
-		ends[i] = p.LogEnd
+	var cycle []uint8
+	credit := make([]int, len(shares))
+	for range total {
+		best := 0
+		for i, s := range shares {
+			if credit[i] += s; credit[i] > credit[best] {
+				best = i
+			}
+		}
+		credit[best] -= total
+		cycle = append(cycle, uint8(best))
 	}
-	return ends, nil
+	return cycle
 }
 
-// Execute runs the workload to its end and drains it. If ctx ends early, what
+// ID is the run's.
+func (r *Run) ID() uint64 { return r.id }
+
+// Execute runs the scenario to its end and drains it. If ctx ends early, what
 // was sent until then is drained and judged all the same, and the Result says
 // that it was interrupted. An error means that there is no result.
 func (r *Run) Execute(ctx context.Context) (*Result, error) {
@@ -159,39 +228,41 @@ func (r *Run) Execute(ctx context.Context) (*Result, error) {
 	runtime.GOMAXPROCS(procs + 1) // the pacer's thread spins; it must not take another's processor
 	defer runtime.GOMAXPROCS(procs)
 
-	usage, err := newUsage()
+	usage, err := newUsage(procs)
 	if err != nil {
 		return nil, err
 	}
 	if r.target != nil {
 		r.target.sample()
 	}
-	start := r.clock.Now() + int64(time.Millisecond)
-	r.from, r.till = start+int64(r.cfg.Warm), start+int64(r.cfg.Duration)
+	r.began = time.Now()
+	if err := r.plan(r.clock.Now() + int64(time.Millisecond)); err != nil {
+		return nil, err
+	}
 
 	var consuming sync.WaitGroup
-	for _, k := range r.consumers {
+	for _, k := range r.readers {
 		consuming.Go(func() { k.run(work) })
 	}
 	watched := make(chan struct{})
 	watching, endWatch := context.WithCancel(work)
 	go func() {
 		defer close(watched)
-		r.watch(watching, start)
+		r.watch(watching, usage)
 	}()
 
-	err = r.produce(ctx, work, start)
+	err = r.produce(ctx, work)
 	interrupted := errors.Is(err, context.Canceled) && ctx.Err() != nil
 	if err != nil && !interrupted {
 		r.note(err)
 	}
 	complete := r.drain(work)
-	endWatch()
-	<-watched
 	if r.target != nil {
 		r.target.sample()
 	}
-	used, err := usage.take(procs)
+	endWatch()
+	<-watched
+	used, err := usage.take(time.Duration(r.spun.Load()))
 	if err != nil {
 		return nil, err
 	}
@@ -201,21 +272,50 @@ func (r *Run) Execute(ctx context.Context) (*Result, error) {
 	stop()
 	consuming.Wait()
 	r.flushing.Wait()
-	res := r.result()
+	res := r.result(used)
 	res.Interrupted, res.Complete = interrupted, complete
-	res.GeneratorCPU, res.Generator, res.Steal = used.cpuSeconds, used.share, used.steal
-	res.judge()
+	res.judge(r.s)
 	return res, nil
+}
+
+// plan fixes the timeline from start on.
+func (r *Run) plan(start int64) error {
+	r.timeline = []int64{start}
+	if r.schedule == nil {
+		for i := range r.s.Phases {
+			r.timeline = append(r.timeline, r.timeline[i]+int64(r.s.Phases[i].Duration))
+		}
+		return nil
+	}
+	var err error
+	r.sequence, err = pace.NewSequence(start, r.s.Seed, r.schedule...)
+	if err != nil {
+		return err
+	}
+	r.timeline = r.sequence.Begins()
+	return nil
+}
+
+// phaseAt returns the phase of time t, len(phases) behind the last, searching
+// from the one that was found last.
+func (r *Run) phaseAt(t int64, last int) int {
+	for last > 0 && t < r.timeline[last] {
+		last--
+	}
+	for last < len(r.timeline)-1 && t >= r.timeline[last+1] {
+		last++
+	}
+	return last
 }
 
 // produce sends everything, open or closed. ctx ends sending, work what was
 // begun.
-func (r *Run) produce(ctx, work context.Context, start int64) error {
-	if r.cfg.Mode == Closed {
+func (r *Run) produce(ctx, work context.Context) error {
+	if r.sequence == nil {
 		var wg sync.WaitGroup
-		for i, p := range r.producers {
+		for _, p := range r.producers {
 			wg.Go(func() {
-				if err := p.loop(ctx, work, i); err != nil {
+				if err := p.loop(ctx, work); err != nil {
 					r.note(err)
 				}
 			})
@@ -223,66 +323,66 @@ func (r *Run) produce(ctx, work context.Context, start int64) error {
 		wg.Wait()
 		return ctx.Err()
 	}
-	schedule := pace.Constant(start, r.cfg.Rate)
-	if r.cfg.Arrival == Poisson {
-		schedule = pace.Poisson(start, r.cfg.Rate, r.cfg.Seed)
-	}
 	var n int
-	st, err := pace.Run(ctx, pace.Options{Clock: r.clock, Schedule: schedule, Rate: r.cfg.Rate, MeasureFrom: r.from, End: r.till, Quantum: r.cfg.Quantum},
+	st, err := pace.Run(ctx, pace.Options{Clock: r.clock, Schedule: r.sequence, Quantum: r.s.Limits.Quantum, Observe: r.dispatched, Spun: &r.spun},
 		func(intended int64) (bool, error) {
-			p := r.producers[n%len(r.producers)]
-			partition := uint32(n / len(r.producers) % r.cfg.Partitions)
-			n++
-			return p.send(ctx, partition, intended)
+			p := r.producers[n]
+			if n++; n == len(r.producers) {
+				n = 0
+			}
+			return p.send(ctx, intended, r.sequence.Phase(), r.sequence.Item())
 		})
 	r.mu.Lock()
-	r.stats = st
+	r.paced = st
 	r.mu.Unlock()
 	return err
 }
 
+// dispatched notes how late the pacer is. It runs on the pacer's thread.
+func (r *Run) dispatched(_, late int64, held bool) {
+	phase := r.sequence.Phase()
+	r.due[phase].Add(1)
+	if !held {
+		r.lags.record(phase, lag, late)
+		return
+	}
+	r.held[phase].Add(1)
+	if late > r.heldMax[phase].Load() {
+		r.heldMax[phase].Store(late)
+	}
+}
+
 // drain waits until every message has an outcome, every acknowledged one was
-// delivered, and the consumers have read to the end of the log (so that a
-// duplicate stored last is seen too). It gives up after Config.Drain without
-// progress and then returns false.
+// delivered, and the consumers have read what is stored (so that a duplicate
+// stored last is seen too). It gives up after Limits.Drain without progress and
+// then returns false.
 func (r *Run) drain(ctx context.Context) bool {
 	for _, p := range r.producers {
 		r.flushing.Go(func() { p.flush(ctx) })
 	}
-	last, at := uint64(0), time.Now()
+	var last verify.Counts
+	at := time.Now()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+	caught := 0 // readers known to have caught up: nothing more is stored then
 	for {
-		if r.tracker.Counts().Outstanding() == 0 && r.readToEnd(ctx) {
-			return true
+		now := r.tracker.Counts()
+		if now.Outstanding() == 0 {
+			for caught < len(r.readers) && r.readers[caught].caughtUp(ctx) {
+				caught++
+			}
+			if caught == len(r.readers) {
+				return true
+			}
 		}
-		now := r.acked.Load() + r.failed.Load() + r.delivered.Load()
 		if now != last {
 			last, at = now, time.Now()
 		}
-		if time.Since(at) > r.cfg.Drain {
+		if time.Since(at) > r.s.Limits.Drain {
 			return false
 		}
 		<-tick.C
 	}
-}
-
-// readToEnd reports whether the consumers have seen all that is stored.
-func (r *Run) readToEnd(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	ends, err := r.ends(ctx)
-	if err != nil {
-		return false
-	}
-	for _, k := range r.consumers {
-		for i := range k.next {
-			if p := k.partitions[i]; k.next[i].Load() < int64(ends[p]) {
-				return false
-			}
-		}
-	}
-	return true
 }
 
 // note keeps an error for the result.
@@ -301,19 +401,16 @@ func (r *Run) close(ctx context.Context) {
 	for _, k := range r.consumers {
 		k.close()
 	}
-	if r.admin == nil {
-		return
-	}
-	if r.created && r.cfg.Delete {
+	for i := range r.topics {
+		t := &r.topics[i]
+		if !t.created || r.cfg.Keep {
+			continue
+		}
+		t.created = false
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		defer cancel()
-		if err := r.admin.Admin().DeleteTopic(ctx, r.cfg.Topic); err != nil && !errors.Is(err, fault.NotFound) {
+		if err := r.cfg.Driver.Drop(ctx, t.Name); err != nil {
 			r.note(err)
 		}
+		cancel()
 	}
-	r.admin.Close()
-	r.admin = nil
 }
-
-// measured reports whether ns is in the measured part of the run.
-func (r *Run) measured(ns int64) bool { return ns >= r.from && ns < r.till }

@@ -71,6 +71,14 @@ func (t *target) sample() {
 	t.rssMax = max(t.rssMax, t.rss)
 }
 
+// read returns the CPU time of the run so far, and memory and descriptors, as of
+// the last sample.
+func (t *target) read() (cpu time.Duration, rss int64, fds int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ended + t.cpu, t.rss, t.fds
+}
+
 // TargetUse is what the broker spent.
 type TargetUse struct {
 	CPUSeconds    float64 `json:"cpu_s"`
@@ -96,17 +104,20 @@ func (t *target) use(delivered uint64) *TargetUse {
 // usage measures what the generator itself takes of the machine.
 type usage struct {
 	p     *sysmetrics.Process
+	procs int
 	cpu   time.Duration
 	began time.Time
 	host  sysmetrics.HostSample
 }
 
-func newUsage() (*usage, error) {
+// newUsage begins to measure; procs are the processors that the generator may
+// use.
+func newUsage(procs int) (*usage, error) {
 	p, err := sysmetrics.OpenProcess(os.Getpid())
 	if err != nil {
 		return nil, err
 	}
-	u := &usage{p: p, began: time.Now()}
+	u := &usage{p: p, procs: min(procs, runtime.NumCPU()), began: time.Now()}
 	if u.host, err = sysmetrics.Host(); err != nil {
 		return nil, err
 	}
@@ -114,23 +125,26 @@ func newUsage() (*usage, error) {
 	return u, err
 }
 
-// generatorUse is the generator's CPU time and the machine's steal.
-type generatorUse struct {
-	cpuSeconds, share, steal float64
+// cpuTime is the generator's CPU time since newUsage.
+func (u *usage) cpuTime() (time.Duration, error) {
+	cpu, err := u.p.CPUTime()
+	return cpu - u.cpu, err
 }
 
-// take returns what was used since newUsage; share is of procs processors.
-func (u *usage) take(procs int) (g generatorUse, err error) {
-	cpu, err := u.p.CPUTime()
+// take returns what was used since newUsage, of which spun was no work.
+func (u *usage) take(spun time.Duration) (Generator, error) {
+	cpu, err := u.cpuTime()
 	if err != nil {
-		return g, err
+		return Generator{}, err
 	}
 	host, err := sysmetrics.Host()
 	if err != nil {
-		return g, err
+		return Generator{}, err
 	}
-	g.cpuSeconds = (cpu - u.cpu).Seconds()
-	g.share = g.cpuSeconds / (time.Since(u.began).Seconds() * float64(min(procs, runtime.NumCPU())))
-	g.steal = sysmetrics.StealShare(u.host, host)
-	return g, nil
+	spun = min(spun, cpu)
+	return Generator{
+		CPUSeconds: cpu.Seconds(), SpinSeconds: spun.Seconds(),
+		Share: (cpu - spun).Seconds() / (time.Since(u.began).Seconds() * float64(u.procs)),
+		Steal: sysmetrics.StealShare(u.host, host),
+	}, nil
 }

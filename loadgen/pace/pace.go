@@ -12,10 +12,8 @@ package pace
 
 import (
 	"context"
-	"fmt"
-	"math"
-	"math/rand/v2"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -31,55 +29,20 @@ func NewClock() Clock { return Clock{time.Now()} }
 // Now is the time since the clock was made, ns.
 func (c Clock) Now() int64 { return int64(time.Since(c.base)) }
 
-// Schedule yields the intended times of successive messages, ns, never
-// decreasing. Not safe for concurrent use.
-type Schedule interface{ Next() int64 }
-
-type constant struct {
-	start    int64
-	rate     float64
-	messages float64
-}
-
-// Constant is evenly spaced, rate messages a second from start on. Times are
-// computed from the count, so that no rounding accumulates.
-func Constant(start int64, rate float64) Schedule { return &constant{start: start, rate: rate} }
-
-func (c *constant) Next() int64 {
-	t := c.start + int64(c.messages/c.rate*1e9)
-	c.messages++
-	return t
-}
-
-type poisson struct {
-	at     float64
-	mean   float64 // ns between messages
-	random *rand.Rand
-}
-
-// Poisson has exponential gaps: arrivals of many independent senders. The same
-// seed gives the same times.
-func Poisson(start int64, rate float64, seed uint64) Schedule {
-	return &poisson{at: float64(start), mean: 1e9 / rate, random: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15))}
-}
-
-func (p *poisson) Next() int64 {
-	t := int64(p.at)
-	p.at += p.random.ExpFloat64() * p.mean
-	return t
-}
-
 // Options of Run.
 type Options struct {
 	Clock    Clock
 	Schedule Schedule
-	// End is the time at which sending stops: a message due then or later is
-	// not sent.
+	// End is the time at which sending stops, if not 0: a message due then or
+	// later is not sent. A Sequence ends by itself too.
 	End int64
-	// MeasureFrom is the intended time from which Stats count lag: 0 for all.
-	MeasureFrom int64
-	// Rate is the schedule's mean rate; it decides how long Run may spin.
-	Rate float64
+	// Observe, if not nil, is told how late each message is handed over instead
+	// of Stats. held: because an earlier one was held back by the receiver.
+	Observe func(intended, late int64, held bool)
+	// Spun, if not nil, is kept at the time spent spinning, ns: CPU that the
+	// pacer took and that is not work. It is an upper bound, since a thread may
+	// be descheduled while it spins.
+	Spun *atomic.Int64
 	// Quantum is the shortest sleep, default 50 us. Above 1/Quantum messages a
 	// second, the ones that fall due during a sleep leave together, each with
 	// its own intended time: a sleep and a wake cost some 27 us of CPU.
@@ -94,6 +57,8 @@ const (
 	// spinMax is what is left of a wait to be spent spinning; wake-ups are
 	// rarely later than this.
 	spinMax = 60 * time.Microsecond
+	// sleepMax is the longest sleep: it cannot be interrupted when ctx ends.
+	sleepMax = 50 * time.Millisecond
 	// spinShare bounds spinning to this part of the mean gap, and so the CPU
 	// that the pacer takes from what it measures.
 	spinShare = 5
@@ -130,9 +95,6 @@ func NewHistogram() *hdrhistogram.Histogram {
 // own intended time. send says whether it was the receiver that held it back.
 func Run(ctx context.Context, o Options, send func(intended int64) (held bool, err error)) (Stats, error) {
 	st := Stats{Lag: NewHistogram()}
-	if !(o.Rate > 0) || math.IsInf(o.Rate, 0) {
-		return st, fmt.Errorf("rate %v: want a positive number", o.Rate)
-	}
 	if o.Quantum == 0 {
 		o.Quantum = 50 * time.Microsecond
 	}
@@ -145,39 +107,56 @@ func Run(ctx context.Context, o Options, send func(intended int64) (held bool, e
 		defer restore()
 		now = o.Clock.Now
 	}
-	gap := int64(1e9 / o.Rate)
-	spin := min(int64(spinMax), gap/spinShare)
-	quantum := int64(0)
-	if gap < int64(o.Quantum) {
-		quantum = int64(o.Quantum)
+	end := o.End
+	if end == 0 {
+		end = Never
+	}
+	spun := o.Spun
+	if spun == nil {
+		spun = new(atomic.Int64)
 	}
 	behind := false // since a send was held back, until nothing is due
-	for next := o.Schedule.Next(); next < o.End; {
+	for next := o.Schedule.Next(); next < end; {
 		if err := ctx.Err(); err != nil {
 			return st, err
 		}
 		t := now()
 		if t < next {
 			behind = false
+			gap := int64(1e9 / max(o.Schedule.Rate(), 1e-3))
+			spin := min(int64(spinMax), gap/spinShare)
+			quantum := int64(0)
+			if gap < int64(o.Quantum) {
+				quantum = int64(o.Quantum)
+			}
 			// One sleep may end early (a signal) or late; the loop decides.
 			if left := max(next, t+quantum) - t - spin; left > 0 {
-				sleep(left)
+				sleep(min(left, int64(sleepMax)))
 			}
-			for t = now(); t < next; t = now() {
+			woke := now()
+			for t = woke; t < next; t = now() {
 				if next-t > spin {
-					sleep(next - t - spin)
+					spun.Add(t - woke)
+					if err := ctx.Err(); err != nil {
+						return st, err
+					}
+					sleep(min(next-t-spin, int64(sleepMax)))
+					woke = now()
 				}
 			}
+			spun.Add(t - woke)
 		}
-		for next <= t && next < o.End {
+		for next <= t && next < end {
 			before := now()
 			switch {
-			case next < o.MeasureFrom:
-			case behind:
+			case o.Observe != nil:
+				o.Observe(next, before-next, behind)
+			case !behind:
+				st.Lag.RecordValue(before - next)
+			}
+			if behind {
 				st.HeldBack++
 				st.HeldBackMax = max(st.HeldBackMax, before-next)
-			default:
-				st.Lag.RecordValue(before - next)
 			}
 			held, err := send(next)
 			if err != nil {

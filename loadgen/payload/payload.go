@@ -8,13 +8,14 @@
 //
 //	0        4        8        16         20          24         32           40     44       48
 //	┌────────┬────────┬────────┬──────────┬───────────┬──────────┬────────────┬──────┬────────┬──────
-//	│ magic  │ CRC32C │ run id │ producer │ partition │ sequence │ intended   │ size │ 0      │ body
+//	│ magic  │ CRC32C │ run id │ producer │ partition │ sequence │ intended   │ size │ key    │ body
 //	│ "PLG1" │ u32    │ u64    │ u32      │ u32       │ u64      │ ns, i64    │ u32  │ u32    │
 //	└────────┴────────┴────────┴──────────┴───────────┴──────────┴────────────┴──────┴────────┴──────
 //
 // All little-endian. The CRC32C covers everything behind it, bytes 8 to size.
 // intended is the time at which the message was due, on the run's own clock.
-// Sequences count from 0 for each producer and partition.
+// Sequences count from 0 for each producer and partition; partitions of several
+// topics are counted through. key names the message's key, 0 if it has none.
 package payload
 
 import (
@@ -51,6 +52,10 @@ type Header struct {
 	Partition uint32
 	Sequence  uint64
 	Intended  int64 // ns on the run's clock
+	// Size of the whole value if the source takes sizes (AllowSizes), 0: the
+	// source's own choice.
+	Size uint32
+	Key  uint32 // of the message, as the run names keys; 0: none
 }
 
 // Source makes and checks values. Immutable after New and safe for concurrent
@@ -61,6 +66,7 @@ type Source struct {
 	min, max int // sizes of values
 	files    [][]byte
 	ends     []int // cumulative lengths of files
+	free     bool  // sizes may be the caller's
 }
 
 // New returns a source of values of sizeMin to sizeMax bytes, header included,
@@ -86,6 +92,10 @@ func New(run, seed uint64, sizeMin, sizeMax int, files [][]byte) (*Source, error
 	return s, nil
 }
 
+// AllowSizes lets callers of Append choose sizes, as a trace does. Check then
+// takes a value's size from its header, whose checksum holds.
+func (s *Source) AllowSizes() { s.free = true }
+
 // Run is the id in every header.
 func (s *Source) Run() uint64 { return s.run }
 
@@ -97,6 +107,9 @@ func (s *Source) Append(dst []byte, h Header) []byte {
 	at := len(dst)
 	random := s.random(h)
 	size := s.size(random)
+	if s.free && h.Size != 0 {
+		size = min(max(int(h.Size), HeaderBytes), SizeMax)
+	}
 	dst = append(dst, magic...)
 	dst = append(dst, 0, 0, 0, 0)
 	dst = binary.LittleEndian.AppendUint64(dst, s.run)
@@ -105,7 +118,7 @@ func (s *Source) Append(dst []byte, h Header) []byte {
 	dst = binary.LittleEndian.AppendUint64(dst, h.Sequence)
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(h.Intended))
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(size))
-	dst = append(dst, 0, 0, 0, 0)
+	dst = binary.LittleEndian.AppendUint32(dst, h.Key)
 	file, from := s.window(random)
 	for left := size - HeaderBytes; left > 0; from = 0 {
 		n := min(left, len(file)-from)
@@ -130,6 +143,8 @@ func (s *Source) Check(v []byte) (Header, error) {
 		Partition: binary.LittleEndian.Uint32(v[20:]),
 		Sequence:  binary.LittleEndian.Uint64(v[24:]),
 		Intended:  int64(binary.LittleEndian.Uint64(v[32:])),
+		Size:      binary.LittleEndian.Uint32(v[40:]),
+		Key:       binary.LittleEndian.Uint32(v[44:]),
 	}
 	intact := crc32.Checksum(v[8:], castagnoli) == binary.LittleEndian.Uint32(v[4:])
 	if h.Run != s.run {
@@ -142,7 +157,11 @@ func (s *Source) Check(v []byte) (Header, error) {
 		return h, fmt.Errorf("%w: checksum", ErrCorrupt)
 	}
 	random := s.random(h)
-	if size := s.size(random); len(v) != size || binary.LittleEndian.Uint64(v[40:]) != uint64(size) {
+	size := s.size(random)
+	if s.free {
+		size = int(h.Size)
+	}
+	if len(v) != size || h.Size != uint32(size) {
 		return h, fmt.Errorf("%w: %d bytes, want %d", ErrCorrupt, len(v), size)
 	}
 	file, from := s.window(random)

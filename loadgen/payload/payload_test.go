@@ -33,13 +33,14 @@ func TestEveryValueIsRecognised(t *testing.T) {
 	other := source(t, 7, 1, HeaderBytes, 8000)
 	sizes := map[int]bool{}
 	for i := range 2000 {
-		h := Header{Run: 7, Producer: uint32(i % 3), Partition: uint32(i % 4), Sequence: uint64(i), Intended: int64(i) * 1000}
+		h := Header{Run: 7, Producer: uint32(i % 3), Partition: uint32(i % 4), Sequence: uint64(i), Intended: int64(i) * 1000, Key: uint32(i % 5)}
 		v := s.Append([]byte("before"), h)
 		if string(v[:6]) != "before" {
 			t.Fatal("Append overwrote what was there")
 		}
 		v = v[6:]
 		got, err := other.Check(v)
+		h.Size = uint32(len(v))
 		if err != nil || got != h {
 			t.Fatalf("message %d: %+v, %v", i, got, err)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/portask/portask/broker/sysmetrics"
 	"github.com/portask/portask/loadgen/load"
+	"github.com/portask/portask/loadgen/scenario"
 )
 
 // JSON writes the result, indented.
@@ -42,55 +43,58 @@ Unit reordered better=lower assume=exact
 Unit corrupt better=lower assume=exact
 `
 
-// Bench describes a run for the Go benchmark format.
+// Bench is what the Go benchmark format says beside the result.
 type Bench struct {
-	Scenario string // a name without slashes and spaces
-	Payload  string
-	Size     string
-	Commit   string
-	Machine  sysmetrics.Machine
+	Commit  string
+	Machine sysmetrics.Machine
 	// Keys are more configuration lines, such as role and round.
 	Keys map[string]string
 }
 
-// WriteBench writes one line with its configuration. A run is one line: windows
-// of one run depend on each other.
+// WriteBench writes one line with its configuration: of all measured phases
+// together, since windows of one run depend on each other. Of an invalid run it
+// writes nothing.
 func WriteBench(w io.Writer, res *load.Result, d Bench) error {
+	if res.Measured == nil {
+		return nil
+	}
+	m := &res.Measured.Total
 	var b strings.Builder
 	b.WriteString(units)
-	fmt.Fprintf(&b, "goos: %s\ngoarch: %s\ncpu: %s\nos: %s\ngo: %s\ncommit: %s\npayload: %s\n",
-		runtime.GOOS, runtime.GOARCH, d.Machine.CPU, d.Machine.Kernel, d.Machine.Go, d.Commit, d.Payload)
-	if res.Mode == load.Open {
-		fmt.Fprintf(&b, "arrival: %s\n", res.Arrival)
-	}
+	fmt.Fprintf(&b, "goos: %s\ngoarch: %s\ncpu: %s\nos: %s\ngo: %s\ncommit: %s\n",
+		runtime.GOOS, runtime.GOARCH, d.Machine.CPU, d.Machine.Kernel, d.Machine.Go, d.Commit)
+	fmt.Fprintf(&b, "system: %s\nsystem-version: %s\ndurability: %s\npayload: %s\nscenario-hash: %s\n",
+		res.System.System, res.System.Version, res.Durability, res.Payload.Describe, res.Hash)
 	for _, k := range slices.Sorted(maps.Keys(d.Keys)) {
 		fmt.Fprintf(&b, "%s: %s\n", k, d.Keys[k])
 	}
-	fmt.Fprintf(&b, "BenchmarkLoad/scenario=%s/mode=%s/ack=%s/visibility=%s/", d.Scenario, res.Mode, res.Ack, res.Visibility)
-	if res.Mode == load.Open {
-		fmt.Fprintf(&b, "rate=%.0f/", res.Offered)
+	open := res.Loop == scenario.OpenLoop
+	fmt.Fprintf(&b, "BenchmarkLoad/scenario=%s/mode=%s/ack=%s/visibility=%s/", res.Scenario, res.Loop, res.Ack, res.Visibility)
+	if open {
+		fmt.Fprintf(&b, "rate=%.0f/", m.Offered)
 	}
-	fmt.Fprintf(&b, "size=%s-%d\t%d", d.Size, d.Machine.Cores, max(1, res.Counts.Delivered))
+	fmt.Fprintf(&b, "size=%s-%d\t%d", res.Payload.Size, d.Machine.Cores, max(1, res.Counts.Delivered))
 	metric := func(v float64, unit string) { fmt.Fprintf(&b, "\t%.6g %s", v, unit) }
-	if res.Delivered > 0 {
-		metric(1e9/res.Delivered, "ns/msg")
+	if m.Delivered > 0 {
+		metric(1e9/m.Delivered, "ns/msg")
 	}
-	metric(res.Delivered, "msg/s")
-	metric(res.DeliveredMBps, "MB/s")
-	metric(float64(res.AckLatency.P50), "ack-p50-ns")
-	metric(float64(res.AckLatency.P99), "ack-p99-ns")
-	metric(float64(res.E2E.P50), "e2e-p50-ns")
-	metric(float64(res.E2E.P99), "e2e-p99-ns")
-	metric(float64(res.E2E.P999), "e2e-p99.9-ns")
-	if res.Mode == load.Open {
-		metric(float64(res.Lag.P99), "lag-p99-ns")
+	l := &m.Latency
+	metric(m.Delivered, "msg/s")
+	metric(m.DeliveredMBps, "MB/s")
+	metric(float64(l.Ack.P50), "ack-p50-ns")
+	metric(float64(l.Ack.P99), "ack-p99-ns")
+	metric(float64(l.E2E.P50), "e2e-p50-ns")
+	metric(float64(l.E2E.P99), "e2e-p99-ns")
+	metric(float64(l.E2E.P999), "e2e-p99.9-ns")
+	if open {
+		metric(float64(l.Lag.P99), "lag-p99-ns")
 	}
 	if t := res.Target; t != nil {
 		metric(t.CPUPerMillion*1e3, "cpu-ns/msg")
 		metric(float64(t.RSSMaxBytes), "rss-B")
 	}
-	metric(res.Compression, "comp-ratio")
-	metric(res.MessagesPerBatch, "msgs/batch")
+	metric(res.Wire.Compression, "comp-ratio")
+	metric(res.Wire.MessagesPerBatch, "msgs/batch")
 	metric(float64(res.Counts.Lost), "lost")
 	metric(float64(res.Counts.Duplicated), "dup")
 	metric(float64(res.Counts.Reordered), "reordered")
@@ -100,66 +104,51 @@ func WriteBench(w io.Writer, res *load.Result, d Bench) error {
 	return err
 }
 
-// Table writes the result for people.
+// Table writes the result for people. An invalid run's counts are shown, and
+// why it is invalid; its rates and latencies are not.
 func Table(w io.Writer, res *load.Result) error {
 	t := table{w: w}
 	kind := "open loop, latencies from the intended time"
-	if res.Mode == load.Closed {
+	if res.Loop == scenario.ClosedLoop {
 		kind = "closed loop, latencies are service times"
 	}
-	t.row("run", "%s: %d producers, %d consumers, %d partitions, ack %s, visibility %s", kind, res.Producers, res.Consumers, res.Partitions, res.Ack, res.Visibility)
-	c := res.Counts
-	t.row("messages", "%s sent, %s acknowledged, %s delivered and verified", count(c.Sent), count(c.Acked), count(c.Delivered))
-	t.row("lost", "%d", c.Lost)
-	t.row("duplicated", "%d", c.Duplicated)
-	t.row("reordered", "%d", c.Reordered)
-	t.row("corrupt", "%d", c.Corrupt)
-	if n := c.Phantom + c.Misplaced + res.OffsetsBack; n > 0 {
-		t.row("other faults", "%d phantom, %d misplaced, %d offsets used again", c.Phantom, c.Misplaced, res.OffsetsBack)
+	t.row("scenario", "%s (%s), %s", res.Scenario, res.Hash, kind)
+	t.row("target", "%s %s, %d topics, %d partitions, ack %s (survives: %s), visibility %s", res.System.System, res.System.Version, len(res.Topics), res.Partitions, res.Ack, res.Durability, res.Visibility)
+	t.row("clients", "%d producers, %d consumers", res.Producers, res.Consumers)
+	p := &res.Payload
+	t.row("payload", "%s; %s of %.0f B in the mean, %.2f bits a byte, zstd-1 %.2f : 1", p.Describe, p.Codec, p.MeanBytes, p.Entropy, p.Zstd1)
+	t.counts(res)
+	if m := res.Measured; m != nil {
+		t.phase(res, &m.Total)
+		measured := 0
+		for i := range m.Phases {
+			if m.Phases[i].Measured {
+				measured++
+			}
+		}
+		for i := range m.Phases {
+			if x := &m.Phases[i]; x.Measured && measured > 1 {
+				t.row("phase "+x.Name, "%s msg/s delivered%s; e2e p50 %s  p99 %s  p99.9 %s", perSec(x.Delivered), offered(res, x), dur(x.Latency.E2E.P50), dur(x.Latency.E2E.P99), dur(x.Latency.E2E.P999))
+			}
+		}
 	}
-	if n := c.Failed + c.UnackedDelivered + c.Foreign; n > 0 {
-		t.row("allowed", "%d given up by the client, %d delivered though not acknowledged, %d of other producers", c.Failed, c.UnackedDelivered, c.Foreign)
-	}
-	if res.Mode == load.Open {
-		t.row("rate", "%s msg/s delivered, %s offered; %.1f MB/s", perSec(res.Delivered), perSec(res.Offered), res.DeliveredMBps)
-	} else {
-		t.row("rate", "%s msg/s delivered; %.1f MB/s", perSec(res.Delivered), res.DeliveredMBps)
-	}
-	name := "end to end"
-	if res.Outage != nil {
-		name = "end to end, outage apart"
-	}
-	t.latency(name, res.E2E)
 	if o := res.Outage; o != nil {
 		over := "until the backlog was worked off: not reached"
 		if o.Seconds > 0 {
-			over = fmt.Sprintf("%.2f s from the kill until every partition was on time again", o.Seconds)
+			over = fmt.Sprintf("%.2f s from its beginning until every partition was on time again", o.Seconds)
 		}
 		t.row("outage", "%s; %s messages due or in flight in it", over, count(uint64(o.Delay.Count)))
 		t.latency("end to end, in the outage", o.Delay)
 	}
-	name = "acknowledged"
-	if res.Ack == "none" {
-		name = "written to the socket"
-	}
-	if res.Outage != nil {
-		name += ", outage included"
-	}
-	t.latency(name, res.AckLatency)
-	if res.Mode == load.Open {
-		t.latency("dispatch lag (generator)", res.Lag)
-		if res.HeldBack > 0 {
-			t.row("held back", "%s messages by a full client buffer, up to %s", count(res.HeldBack), dur(res.HeldBackMax))
-		}
-	}
-	t.row("compression", "%.2f : 1 (%s of batches as %s on the wire), %.1f messages a batch", res.Compression, megabytes(res.RawBytes), megabytes(res.WireBytes), res.MessagesPerBatch)
-	if res.Retries > 0 {
-		t.row("retries", "%d batches sent again, %d of them recognised as duplicates", res.Retries, res.Duplicates)
+	t.row("compression", "%.2f : 1 (%s of batches as %s on the wire), %.1f messages a batch", res.Wire.Compression, megabytes(res.Wire.RawBytes), megabytes(res.Wire.Bytes), res.Wire.MessagesPerBatch)
+	if res.Wire.Retries > 0 {
+		t.row("retries", "%d batches sent again, %d of them recognised as duplicates", res.Wire.Retries, res.Wire.Duplicates)
 	}
 	if u := res.Target; u != nil {
-		t.row("broker", "%.2f CPU s per million messages, RSS %.1f MiB (at most %.1f)", u.CPUPerMillion, mib(u.RSSBytes), mib(u.RSSMaxBytes))
+		t.row("target's process", "%.2f CPU s per million messages, RSS %.1f MiB (at most %.1f)", u.CPUPerMillion, mib(u.RSSBytes), mib(u.RSSMaxBytes))
 	}
-	t.row("generator", "%.0f %% of the processors; steal %.1f %%", 100*res.Generator, 100*res.Steal)
+	g := &res.Generator
+	t.row("generator", "%.0f %% of the processors for its work, %.1f s spun by the pacer; steal %.1f %%", 100*g.Share, g.SpinSeconds, 100*g.Steal)
 	for _, e := range res.Errors {
 		t.row("error", "%s", e)
 	}
@@ -172,7 +161,58 @@ func Table(w io.Writer, res *load.Result) error {
 	for _, v := range res.Invalid {
 		t.row("INVALID", "%s", v)
 	}
+	for _, v := range res.Missed {
+		t.row("MISSED", "%s", v)
+	}
 	return t.err
+}
+
+// counts writes the fate of messages, which is meant whether or not the run is
+// valid.
+func (t *table) counts(res *load.Result) {
+	c := res.Counts
+	t.row("messages", "%s sent, %s acknowledged, %s delivered and verified", count(c.Sent), count(c.Acked), count(c.Delivered))
+	t.row("lost", "%d", c.Lost)
+	t.row("duplicated", "%d", c.Duplicated)
+	t.row("reordered", "%d", c.Reordered)
+	t.row("corrupt", "%d", c.Corrupt)
+	if n := c.Phantom + c.Misplaced + res.OffsetsBack; n > 0 {
+		t.row("other faults", "%d phantom, %d misplaced, %d offsets used again", c.Phantom, c.Misplaced, res.OffsetsBack)
+	}
+	if n := c.Failed + c.UnackedDelivered + c.Foreign; n > 0 {
+		t.row("allowed", "%d given up by the client, %d delivered though not acknowledged, %d of other producers", c.Failed, c.UnackedDelivered, c.Foreign)
+	}
+}
+
+// phase writes what was measured of a phase, or all.
+func (t *table) phase(res *load.Result, m *load.Phase) {
+	t.row("rate", "%s msg/s delivered%s; %.1f MB/s", perSec(m.Delivered), offered(res, m), m.DeliveredMBps)
+	name := "end to end"
+	if res.Outage != nil {
+		name = "end to end, outage apart"
+	}
+	t.latency(name, m.Latency.E2E)
+	name = "acknowledged"
+	if res.Ack == "none" {
+		name = "passed on by the client"
+	}
+	if res.Outage != nil {
+		name += ", outage included"
+	}
+	t.latency(name, m.Latency.Ack)
+	if res.Loop == scenario.OpenLoop {
+		t.latency("dispatch lag (generator)", m.Latency.Lag)
+		if m.HeldBack > 0 {
+			t.row("held back", "%s messages by the target, up to %s", count(m.HeldBack), dur(m.HeldBackMax))
+		}
+	}
+}
+
+func offered(res *load.Result, m *load.Phase) string {
+	if res.Loop != scenario.OpenLoop {
+		return ""
+	}
+	return ", " + perSec(m.Offered) + " offered"
 }
 
 type table struct {
@@ -192,13 +232,16 @@ func (t *table) latency(name string, q load.Quantiles) {
 
 // Progress is a snapshot on one line.
 func Progress(s load.Snapshot) string {
+	v := &s.Last
+	seconds := max(v.Seconds(), 1e-9)
 	line := fmt.Sprintf("%4.0f/%.0f s  sent %s/s  delivered %s/s  e2e p50 %s p99 %s  outstanding %s",
-		s.Elapsed.Seconds(), s.Planned.Seconds(), perSec(s.SentPerSec), perSec(s.DeliveredPerSec), dur(s.E2E.P50), dur(s.E2E.P99), count(s.Outstanding))
+		s.Elapsed.Seconds(), s.Planned.Seconds(), perSec(float64(v.Sent)/seconds), perSec(float64(v.Delivered)/seconds),
+		dur(v.Latency.E2E.P50), dur(v.Latency.E2E.P99), count(v.Outstanding))
 	if s.Failed > 0 {
 		line += fmt.Sprintf("  failed %s", count(s.Failed))
 	}
-	if s.TargetRSS > 0 {
-		line += fmt.Sprintf("  broker %.0f %% CPU, %.0f MiB", 100*s.TargetCPU, mib(s.TargetRSS))
+	if t := v.Target; t != nil {
+		line += fmt.Sprintf("  target %.0f %% CPU, %.0f MiB", 100*t.CPUs, mib(t.RSSBytes))
 	}
 	return line
 }

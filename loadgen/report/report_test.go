@@ -9,21 +9,30 @@ import (
 	"time"
 
 	"github.com/portask/portask/broker/sysmetrics"
+	"github.com/portask/portask/loadgen/driver"
 	"github.com/portask/portask/loadgen/load"
+	"github.com/portask/portask/loadgen/payload"
 	"github.com/portask/portask/loadgen/verify"
 )
 
 func result() *load.Result {
+	phase := load.Phase{
+		Name: "total", Measured: true, Seconds: 10, Offered: 20_000, Sent: 20_000, Delivered: 19_999.6, DeliveredMBps: 20.4,
+		Latency: load.Latencies{
+			E2E: load.Quantiles{Count: 10, P50: 1_234_567, P99: 12_345_678, P999: 1_234_567_890, Max: 61_234_567_890},
+			Ack: load.Quantiles{P50: 900, P99: 999_999}, Lag: load.Quantiles{P99: 42_000},
+		},
+	}
 	return &load.Result{
-		Schema: 1, Mode: load.Open, Arrival: load.Constant, Ack: "durable", Visibility: "durable", Producers: 3, Consumers: 2, Partitions: 4,
-		Counts:  verify.Counts{Sent: 1_234_567, Acked: 1_234_567, Delivered: 1_234_560, Lost: 7, Foreign: 2},
-		Offered: 20_000, Sent: 20_000, Delivered: 19_999.6, DeliveredMBps: 20.4,
-		E2E:        load.Quantiles{Count: 10, P50: 1_234_567, P99: 12_345_678, P999: 1_234_567_890, Max: 61_234_567_890},
-		AckLatency: load.Quantiles{P50: 900, P99: 999_999}, Lag: load.Quantiles{P99: 42_000},
-		Outage:           &load.Outage{Seconds: 1.14, Delay: load.Quantiles{Count: 21_930, Max: 1_200_000_000}},
-		MessagesPerBatch: 11.9, WireBytes: 364_100_000, RawBytes: 555_800_000, Compression: 1.53,
+		Schema: load.Schema, Scenario: "kv-1k", Hash: "0123", Loop: "open", Ack: "durable", Visibility: "durable", Producers: 3, Consumers: 2, Partitions: 4,
+		System: driver.Description{System: "portask", Version: "9"}, Durability: driver.Disk,
+		Payload:    load.PayloadInfo{Describe: "json 8 KiB", Size: "1KiB", Codec: "raw", Stats: payload.Stats{MeanBytes: 1024, Entropy: 4.5, Zstd1: 3.25}},
+		Counts:     verify.Counts{Sent: 1_234_567, Acked: 1_234_567, Delivered: 1_234_560, Lost: 7, Foreign: 2},
+		Measured:   &load.Measured{Total: phase, Phases: []load.Phase{phase}},
+		Outage:     &load.Outage{Seconds: 1.14, Delay: load.Quantiles{Count: 21_930, Max: 1_200_000_000}},
+		Wire:       load.Wire{MessagesPerBatch: 11.9, Bytes: 364_100_000, RawBytes: 555_800_000, Compression: 1.53},
 		Target:     &load.TargetUse{CPUPerMillion: 1.25, RSSBytes: 32 << 20, RSSMaxBytes: 33 << 20},
-		Violations: []string{"7 acknowledged and not delivered"},
+		Violations: []load.Problem{{Kind: load.Lost, Text: "7 acknowledged and not delivered"}},
 	}
 }
 
@@ -37,10 +46,12 @@ func TestTable(t *testing.T) {
 		`(?m)^lost +7$`, `(?m)^duplicated +0$`, `(?m)^reordered +0$`, `(?m)^corrupt +0$`,
 		`(?m)^rate +20,000 msg/s delivered, 20,000 offered; 20\.4 MB/s$`,
 		`(?m)^end to end, outage apart +p50 1\.23ms  p99 12\.3ms  p99\.9 1\.23s  max 1m1\.2s$`,
-		`(?m)^outage +1\.14 s from the kill`, `21,930 messages due or in flight`,
+		`(?m)^outage +1\.14 s from its beginning`, `21,930 messages due or in flight`,
 		`(?m)^acknowledged, outage included +p50 1us  p99 1ms`,
 		`(?m)^compression +1\.53 : 1 \(555\.8 MB of batches as 364\.1 MB`,
-		`(?m)^broker +1\.25 CPU s per million messages, RSS 32\.0 MiB \(at most 33\.0\)$`,
+		`(?m)^target's process +1\.25 CPU s per million messages, RSS 32\.0 MiB \(at most 33\.0\)$`,
+		`(?m)^target +portask 9, 0 topics, 4 partitions, ack durable \(survives: disk\), visibility durable$`,
+		`(?m)^payload +json 8 KiB; raw of 1024 B in the mean, 4\.50 bits a byte, zstd-1 3\.25 : 1$`,
 		`(?m)^VIOLATION +7 acknowledged and not delivered$`,
 	} {
 		if !regexp.MustCompile(want).MatchString(b.String()) {
@@ -48,7 +59,7 @@ func TestTable(t *testing.T) {
 		}
 	}
 	r := result()
-	r.Mode, r.Outage = load.Closed, nil
+	r.Loop, r.Outage = "closed", nil
 	b.Reset()
 	if err := Table(&b, r); err != nil {
 		t.Fatal(err)
@@ -58,17 +69,37 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// What an invalid run measured is nowhere: no latency, no rate, no line for
+// benchstat. The fate of messages is.
+func TestInvalidRunShowsNoNumbers(t *testing.T) {
+	r := result()
+	r.Rejected, r.Measured, r.Outage = r.Measured, nil, nil
+	r.Invalid = []load.Problem{{Kind: load.DispatchLag, Phase: "main", Text: "too late"}}
+	var b bytes.Buffer
+	if err := Table(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	s := b.String()
+	if strings.Contains(s, "p99") || strings.Contains(s, "msg/s") || !strings.Contains(s, "main: too late") || !strings.Contains(s, "1,234,560 delivered") {
+		t.Errorf("an invalid run is shown as:\n%s", s)
+	}
+	b.Reset()
+	if err := WriteBench(&b, r, Bench{}); err != nil || b.Len() > 0 {
+		t.Errorf("an invalid run for benchstat: %q, %v", b.String(), err)
+	}
+}
+
 // The shape benchstat reads: Unit lines, configuration, then name-procs,
 // iterations and pairs of value and unit, tab-separated.
 func TestWriteBench(t *testing.T) {
 	var b bytes.Buffer
-	d := Bench{Scenario: "kv-1k", Payload: "json", Size: "1024", Commit: "abc", Machine: sysmetrics.Machine{CPU: "cpu x", Cores: 2}, Keys: map[string]string{"round": "7", "role": "head"}}
+	d := Bench{Commit: "abc", Machine: sysmetrics.Machine{CPU: "cpu x", Cores: 2}, Keys: map[string]string{"round": "7", "role": "head"}}
 	if err := WriteBench(&b, result(), d); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
 	last := strings.Split(lines[len(lines)-1], "\t")
-	if last[0] != "BenchmarkLoad/scenario=kv-1k/mode=open/ack=durable/visibility=durable/rate=20000/size=1024-2" || last[1] != "1234560" {
+	if last[0] != "BenchmarkLoad/scenario=kv-1k/mode=open/ack=durable/visibility=durable/rate=20000/size=1KiB-2" || last[1] != "1234560" {
 		t.Errorf("name and iterations %q", last[:2])
 	}
 	units := map[string]string{}
@@ -111,14 +142,16 @@ func TestJSONRoundTrip(t *testing.T) {
 	if err := json.Unmarshal(b.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	if got.Counts != result().Counts || got.E2E != result().E2E || *got.Target != *result().Target {
+	if got.Counts != result().Counts || got.Measured.Total.Latency != result().Measured.Total.Latency || *got.Target != *result().Target {
 		t.Errorf("came back as %+v", got)
 	}
 }
 
 func TestProgress(t *testing.T) {
-	s := Progress(load.Snapshot{Elapsed: 3 * time.Second, Planned: 24 * time.Second, SentPerSec: 20_000, DeliveredPerSec: 19_990.4, Outstanding: 12_345, TargetCPU: 0.51, TargetRSS: 32 << 20})
-	for _, want := range []string{"3/24 s", "sent 20,000/s", "delivered 19,990/s", "outstanding 12,345", "broker 51 % CPU, 32 MiB"} {
+	s := Progress(load.Snapshot{Elapsed: 3 * time.Second, Planned: 24 * time.Second, Last: load.Interval{
+		Start: 2, End: 3, Sent: 20_000, Delivered: 19_990, Outstanding: 12_345, Target: &load.TargetSample{CPUs: 0.51, RSSBytes: 32 << 20},
+	}})
+	for _, want := range []string{"3/24 s", "sent 20,000/s", "delivered 19,990/s", "outstanding 12,345", "target 51 % CPU, 32 MiB"} {
 		if !strings.Contains(s, want) {
 			t.Errorf("no %q in %q", want, s)
 		}

@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"errors"
@@ -24,9 +24,9 @@ func demoCommand() *cobra.Command {
 			p.end()
 			switch {
 			case errors.Is(err, demo.ErrViolated):
-				return &statusError{4, err}
+				return &StatusError{4, err}
 			case errors.Is(err, demo.ErrUnfinished):
-				return &statusError{3, err}
+				return &StatusError{3, err}
 			case err != nil:
 				return err
 			}

@@ -1,0 +1,271 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/portask/portask/broker/sysmetrics"
+	"github.com/portask/portask/loadgen/load"
+	"github.com/portask/portask/loadgen/report"
+	"github.com/portask/portask/loadgen/scenario"
+)
+
+// runFlags are the flags of `loadgen run`.
+type runFlags struct {
+	target              targetFlags
+	scenario            scenarioFlags
+	keep                bool
+	pid                 int
+	output              string
+	jsonFile, benchFile string
+	labels              []string
+	quiet               bool
+}
+
+func (p *Program) runCommand() *cobra.Command {
+	var f runFlags
+	c := &cobra.Command{
+		Use:   "run [FILE | NAME]",
+		Short: "Run a scenario: produce and consume, verify every message, tell latencies",
+		Long: `Run a scenario: produce and consume, verify every message, tell latencies.
+
+A scenario is a file or one that loadgen brings along (loadgen scenarios); without one it is made from the flags. Flags
+change settings of the scenario, --set any of them (docs/scenarios.md).
+
+In an open loop messages are due at times fixed in advance and latency counts from then. The dispatch lag, the
+generator's own lateness, is printed with every result; a run whose lag is more than a tenth of what it reports, that
+misses its rate, or whose work leaves no processor, is INVALID (exit status 3) and prints no latencies. In a closed loop
+each producer waits for answers; its latencies are service times.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := ""
+			if len(args) > 0 {
+				name = args[0]
+			}
+			s, err := f.scenario.open(name, cmd.Flags())
+			if err != nil {
+				return err
+			}
+			return f.run(cmd.Context(), p, s, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f.target.add(p, c)
+	f.scenario.add(c.Flags())
+	fs := c.Flags()
+	fs.BoolVar(&f.keep, "keep", false, "do not delete the topics that the run created")
+	fs.IntVar(&f.pid, "pid", 0, "process of the target, for its CPU and memory")
+	fs.StringVarP(&f.output, "output", "o", "table", "table or json, on standard output")
+	fs.StringVar(&f.jsonFile, "json", "", "file for the result as JSON")
+	fs.StringVar(&f.benchFile, "bench", "", "file for the result in the Go benchmark format; appended to")
+	fs.StringArrayVar(&f.labels, "label", nil, "configuration line for the benchmark format, key=value")
+	fs.BoolVarP(&f.quiet, "quiet", "q", false, "no progress")
+	return c
+}
+
+// scenarioFlags are short ways to say what --set says. Without a file the
+// scenario is a warm-up and one measured phase.
+type scenarioFlags struct {
+	settings []string
+	warmup   time.Duration
+	duration time.Duration
+	sloP99   time.Duration
+	sloRate  float64
+	topic    string
+	name     string
+	size     string
+}
+
+// shorthands are flags that set settings, with their documentation.
+var shorthands = []struct{ flag, path, doc string }{
+	{"partitions", "topics.*.partitions", "partitions of the new topic"},
+	{"visibility", "topics.*.visibility", "visibility of the new topic: ack (as --ack), accepted or durable"},
+	{"producers", "producers.count", "producers, each with a connection"},
+	{"consumers", "consumers.count", "consumers, each with a connection"},
+	{"mode", "loop", "open (a schedule) or closed (as fast as answers come)"},
+	{"arrival", "phases.*.arrival", "rate over time: constant or poisson; others need --set"},
+	{"rate", "phases.*.rate", "messages a second in all"},
+	{"payload", "payload.source", "what bodies are made of: json, text, random, entropy:0.3, modules, a directory, ..."},
+	{"ack", "producers.ack", "none, accepted or durable"},
+	{"codec", "producers.codec", "raw, cbor, json or msgpack"},
+	{"compression", "producers.compression", "never, always or threshold, and an algorithm: threshold:zstd; or auto"},
+	{"batch-bytes", "producers.batch", "size at which a batch is sent"},
+	{"linger", "producers.linger", "how long a batch may wait to fill, or client"},
+	{"in-flight", "producers.in_flight", "messages of a producer that may be unanswered, closed mode"},
+	{"quantum", "limits.quantum", "shortest sleep of the pacer"},
+	{"drain", "limits.drain", "how long to wait without progress for what is outstanding"},
+	{"seed", "seed", "of payloads, keys and arrivals"},
+}
+
+func (f *scenarioFlags) add(fs *pflag.FlagSet) {
+	for _, s := range shorthands {
+		fs.String(s.flag, "", s.doc+" (--set "+s.path+")")
+	}
+	fs.StringVar(&f.size, "size", "", "bytes of a value, or a range 200..4000 (--set payload.size)")
+	fs.StringVar(&f.topic, "topic", "", "existing topic, instead of new ones")
+	fs.DurationVar(&f.duration, "duration", 0, "how long to send, warm-up included; with a FILE: of each measured phase")
+	fs.DurationVar(&f.warmup, "warmup", time.Second, "beginning that is verified but not measured, at most half of --duration; with a FILE: of each phase that is not measured")
+	fs.StringVar(&f.name, "scenario", "", "name of the run in results (--set name)")
+	fs.DurationVar(&f.sloP99, "slo-p99", 0, "end-to-end p99 above which the exit status is 2")
+	fs.Float64Var(&f.sloRate, "slo-rate", 0, "delivered messages a second below which the exit status is 2")
+	fs.StringArrayVar(&f.settings, "set", nil, "setting of the scenario, path=value; wins over other flags")
+}
+
+// open reads the scenario and applies the flags that were given.
+func (f *scenarioFlags) open(name string, fs *pflag.FlagSet) (*scenario.Scenario, error) {
+	var set []scenario.Setting
+	add := func(path, value string) { set = append(set, scenario.Setting{Path: path, Value: value}) }
+	for _, s := range shorthands {
+		if x := fs.Lookup(s.flag); x.Changed {
+			add(s.path, x.Value.String())
+		}
+	}
+	if f.size != "" {
+		add("payload.size", f.size)
+	}
+	if f.name != "" {
+		add("name", f.name)
+	}
+	if f.topic != "" {
+		add("topics.0.name", f.topic)
+		add("topics.0.existing", "true")
+	}
+	more, err := parseSettings(f.settings)
+	if err != nil {
+		return nil, err
+	}
+	var s *scenario.Scenario
+	if name == "" {
+		set = append(f.lengths(fs), set...)
+		s, err = scenario.With(append(set, more...)...)
+	} else {
+		s, err = scenario.Open(name, append(set, more...)...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if name != "" {
+		for i := range s.Phases {
+			p := &s.Phases[i]
+			switch {
+			case p.Measured && fs.Changed("duration"):
+				p.Duration = f.duration
+			case !p.Measured && fs.Changed("warmup"):
+				p.Duration = f.warmup
+			}
+		}
+	}
+	if f.sloP99 > 0 {
+		s.Objectives = append(s.Objectives, scenario.Objective{Metric: "e2e_p99", AtMost: f.sloP99})
+	}
+	if f.sloRate > 0 {
+		s.Objectives = append(s.Objectives, scenario.Objective{Metric: "delivered_rate", AtLeast: f.sloRate})
+	}
+	return s, s.Validate()
+}
+
+// lengths are the settings for --duration and --warmup without a file.
+func (f *scenarioFlags) lengths(fs *pflag.FlagSet) []scenario.Setting {
+	total := 10 * time.Second
+	if fs.Changed("duration") {
+		total = f.duration
+	}
+	warm := min(f.warmup, total/2)
+	return []scenario.Setting{
+		{Path: "phases.0.duration", Value: max(warm, 10*time.Millisecond).String()},
+		{Path: "phases.1.duration", Value: (total - warm).String()},
+	}
+}
+
+func (f *runFlags) run(ctx context.Context, p *Program, s *scenario.Scenario, stdout, stderr io.Writer) error {
+	if f.output != "table" && f.output != "json" {
+		return fmt.Errorf("--output %q: want table or json", f.output)
+	}
+	d, err := f.target.open(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	cfg := load.Config{Scenario: s, Driver: d, Keep: f.keep, TargetPID: f.pid}
+	if !f.quiet {
+		line := newProgress(stderr)
+		defer line.end()
+		cfg.Progress = func(s load.Snapshot) { line.line(report.Progress(s)) }
+	}
+	r, err := load.New(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	res, err := r.Execute(ctx)
+	if err != nil {
+		return err
+	}
+	if err := f.write(p, res, stdout); err != nil {
+		return err
+	}
+	return Verdict(res)
+}
+
+func (f *runFlags) write(p *Program, res *load.Result, stdout io.Writer) error {
+	var err error
+	if f.output == "json" {
+		err = report.JSON(stdout, res)
+	} else {
+		err = report.Table(stdout, res)
+	}
+	if err != nil {
+		return err
+	}
+	if f.jsonFile != "" {
+		if err := writeFile(f.jsonFile, os.O_TRUNC, func(w io.Writer) error { return report.JSON(w, res) }); err != nil {
+			return err
+		}
+	}
+	if f.benchFile == "" {
+		return nil
+	}
+	keys := map[string]string{}
+	for _, l := range f.labels {
+		k, v, ok := strings.Cut(l, "=")
+		if !ok || k == "" {
+			return fmt.Errorf("--label %q: want key=value", l)
+		}
+		keys[k] = v
+	}
+	return writeFile(f.benchFile, os.O_APPEND, func(w io.Writer) error {
+		return report.WriteBench(w, res, report.Bench{Commit: p.Version, Machine: sysmetrics.ThisMachine(), Keys: keys})
+	})
+}
+
+func writeFile(name string, flag int, write func(io.Writer) error) error {
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|flag, 0o666)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(file), file.Close())
+}
+
+// Verdict turns a result into an error with its exit status, nil if all is
+// well.
+func Verdict(res *load.Result) error {
+	status := res.ExitStatus()
+	if status == 0 {
+		return nil
+	}
+	problems := append(append([]load.Problem{}, res.Violations...), res.Invalid...)
+	if status == 2 {
+		problems = res.Missed
+	}
+	var texts []string
+	for _, p := range problems {
+		texts = append(texts, p.String())
+	}
+	return &StatusError{status, errors.New(strings.Join(texts, "; "))}
+}

@@ -1,0 +1,154 @@
+package load
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/portask/portask/loadgen/scenario"
+)
+
+const (
+	// lagShare: a generator later than this part of what it reports is what it
+	// measured.
+	lagShare = 0.1
+	// rateShare: of the offered rate may be missed.
+	rateShare = 0.005
+	// generatorShare of the processors: above it the generator may be the limit.
+	generatorShare = 0.8
+)
+
+// judge fills Violations, Invalid and Missed, and takes the measurements of an
+// invalid run away.
+func (res *Result) judge(s *scenario.Scenario) {
+	res.violations()
+	res.validity()
+	if !res.Valid() {
+		res.Measured, res.Rejected = nil, res.Measured
+		return
+	}
+	res.objectives(s)
+}
+
+func (res *Result) violations() {
+	c := res.Counts
+	violated := func(n uint64, kind, what string) {
+		if n > 0 {
+			res.Violations = append(res.Violations, Problem{Kind: kind, Text: fmt.Sprintf("%d %s", n, what)})
+		}
+	}
+	if res.Ack != "none" { // nothing is promised there
+		violated(c.Lost, Lost, "acknowledged and not delivered")
+	}
+	violated(c.Duplicated, Duplicated, "delivered more than once")
+	violated(c.Reordered, Reordered, "delivered out of order")
+	violated(c.Corrupt, Corrupt, "corrupt")
+	violated(c.Phantom, Phantom, "delivered that were never sent")
+	violated(c.Misplaced, Misplaced, "delivered by another partition")
+	violated(res.OffsetsBack, OffsetUsed, "delivered at an offset already used")
+}
+
+func (res *Result) validity() {
+	invalid := func(kind, phase, format string, args ...any) {
+		res.Invalid = append(res.Invalid, Problem{kind, phase, fmt.Sprintf(format, args...)})
+	}
+	c := res.Counts
+	if res.Interrupted {
+		invalid(Interrupted, "", "interrupted")
+		return
+	}
+	if !res.Complete {
+		invalid(Unsettled, "", "%d messages without an answer and %d acknowledged but not delivered when the drain gave up", c.Unanswered, c.Lost)
+	}
+	if c.Delivered == 0 {
+		invalid(Empty, "", "nothing was delivered")
+	}
+	if res.Loop != scenario.OpenLoop {
+		return
+	}
+	for i := range res.Measured.Phases {
+		p := &res.Measured.Phases[i]
+		if !p.Measured {
+			continue
+		}
+		l := &p.Latency
+		if reported := min(l.E2E.P99, l.Ack.P99); reported > 0 && float64(l.Lag.P99) > lagShare*float64(reported) {
+			invalid(DispatchLag, p.Name, "the generator's dispatch lag, p99 %v, is more than %.0f %% of the p99 it reports, %v",
+				time.Duration(l.Lag.P99), 100*lagShare, time.Duration(reported))
+		}
+		// One message may lie on each end of the phase.
+		if p.Sent*p.Seconds < p.Offered*p.Seconds*(1-rateShare)-2 {
+			kind, why := RateMissed, "the generator did not keep up"
+			if p.HeldBack > 0 {
+				kind, why = Saturated, fmt.Sprintf("the target held %d messages back, the longest for %v", p.HeldBack, time.Duration(p.HeldBackMax))
+			}
+			invalid(kind, p.Name, "%.0f messages a second were sent of %.0f offered: %s", p.Sent, p.Offered, why)
+		}
+	}
+	if g := &res.Generator; g.Share > generatorShare {
+		invalid(BusyCPU, "", "the generator's work took %.0f %% of the processors", 100*g.Share)
+	}
+}
+
+// objectives judges a valid run.
+func (res *Result) objectives(s *scenario.Scenario) {
+	for i := range s.Objectives {
+		o := &s.Objectives[i]
+		p := res.Measured.phase(o.Phase)
+		if p == nil {
+			continue // the scenario was validated: there is one
+		}
+		missed := func(format string, args ...any) {
+			res.Missed = append(res.Missed, Problem{o.Metric, o.Phase, fmt.Sprintf(format, args...)})
+		}
+		switch o.Metric {
+		case "delivered_rate", "acked_rate":
+			got := p.Delivered
+			if o.Metric == "acked_rate" {
+				got = p.Acked
+			}
+			if got < o.AtLeast {
+				missed("%s %.0f messages a second, objective %.0f", o.Metric, got, o.AtLeast)
+			}
+		default:
+			if got := time.Duration(p.Latency.metric(o.Metric)); got > o.AtMost {
+				missed("%s %v, objective %v", o.Metric, got, o.AtMost)
+			}
+		}
+	}
+}
+
+// phase is the one of that name, the total for an empty name.
+func (m *Measured) phase(name string) *Phase {
+	if name == "" {
+		return &m.Total
+	}
+	for i := range m.Phases {
+		if m.Phases[i].Name == name {
+			return &m.Phases[i]
+		}
+	}
+	return nil
+}
+
+// metric is the value of an objective's metric, ns: e2e_p99.
+func (l *Latencies) metric(name string) int64 {
+	of, quantile, _ := strings.Cut(name, "_")
+	q := map[string]*Quantiles{"e2e": &l.E2E, "ack": &l.Ack, "service": &l.Service}[of]
+	return map[string]int64{"p50": q.P50, "p90": q.P90, "p99": q.P99, "p99_9": q.P999, "max": q.Max}[quantile]
+}
+
+// ExitStatus is what a command ends with: 4 for a violation, 3 for an invalid
+// run, 2 for a missed objective, 0 otherwise. Data come before validity, and
+// validity before objectives, since an invalid run cannot miss one.
+func (res *Result) ExitStatus() int {
+	switch {
+	case len(res.Violations) > 0:
+		return 4
+	case len(res.Invalid) > 0:
+		return 3
+	case len(res.Missed) > 0:
+		return 2
+	}
+	return 0
+}

@@ -1,0 +1,167 @@
+package pace
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"sort"
+	"strconv"
+	"strings"
+)
+
+// Item is one message of a trace.
+type Item struct {
+	At   int64  // ns since the trace's beginning
+	Size uint32 // of the value, bytes
+	Key  uint64 // a hash of the key; 0: none
+}
+
+// Trace is recorded arrivals. Immutable.
+type Trace struct{ items []Item }
+
+const (
+	// TraceHead is the first line of a trace: the format's name and version.
+	TraceHead = "#portask-trace 1"
+	// TraceItemsMax bounds a trace: 240 MB of memory.
+	TraceItemsMax = 10_000_000
+	// traceSizeMax is the largest value a trace may name.
+	traceSizeMax = 1 << 30
+	// traceLineMax bounds a line.
+	traceLineMax = 256
+)
+
+// NewTrace makes a trace of items, which it keeps. Times must not decrease.
+func NewTrace(items []Item) (*Trace, error) {
+	if len(items) > TraceItemsMax {
+		return nil, fmt.Errorf("trace of %d messages: want at most %d", len(items), TraceItemsMax)
+	}
+	last := int64(0)
+	for i := range items {
+		if items[i].At < last {
+			return nil, fmt.Errorf("message %d is due at %d ns, after one at %d", i, items[i].At, last)
+		}
+		last = items[i].At
+	}
+	return &Trace{items}, nil
+}
+
+// ReadTrace reads a trace's text: see WriteTo. An error names the line.
+func ReadTrace(r io.Reader) (*Trace, error) {
+	in := bufio.NewScanner(r)
+	in.Buffer(make([]byte, traceLineMax), traceLineMax)
+	var items []Item
+	last := int64(0)
+	for n := 1; in.Scan(); n++ {
+		line := strings.TrimSuffix(in.Text(), "\r")
+		if n == 1 {
+			if line != TraceHead {
+				return nil, fmt.Errorf("line 1: %q: want %q", line, TraceHead)
+			}
+			continue
+		}
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		if len(items) == TraceItemsMax {
+			return nil, fmt.Errorf("line %d: more than %d messages", n, TraceItemsMax)
+		}
+		x, err := parseItem(line)
+		if err == nil && x.At < last {
+			err = fmt.Errorf("due at %d ns, after one at %d", x.At, last)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", n, err)
+		}
+		last = x.At
+		items = append(items, x)
+	}
+	if err := in.Err(); err != nil {
+		if errors.Is(err, bufio.ErrTooLong) {
+			return nil, fmt.Errorf("a line of more than %d bytes", traceLineMax)
+		}
+		return nil, err
+	}
+	if len(items) == 0 {
+		return nil, errors.New("a trace without messages")
+	}
+	return &Trace{items}, nil
+}
+
+func parseItem(line string) (Item, error) {
+	at, rest, ok := strings.Cut(line, ",")
+	size, key, ok2 := strings.Cut(rest, ",")
+	if !ok || !ok2 {
+		return Item{}, fmt.Errorf("%q: want time,size,key", line)
+	}
+	t, err := strconv.ParseInt(at, 10, 64)
+	if err != nil || t < 0 {
+		return Item{}, fmt.Errorf("time %q: want ns, from 0", at)
+	}
+	n, err := strconv.ParseUint(size, 10, 32)
+	if err != nil || n > traceSizeMax {
+		return Item{}, fmt.Errorf("size %q: want bytes, at most %d", size, traceSizeMax)
+	}
+	k, err := strconv.ParseUint(key, 16, 64)
+	if err != nil {
+		return Item{}, fmt.Errorf("key %q: want a hash in hexadecimal digits", key)
+	}
+	return Item{t, uint32(n), k}, nil
+}
+
+// OpenTrace reads a file.
+func OpenTrace(name string) (*Trace, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	t, err := ReadTrace(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return t, nil
+}
+
+// WriteTo writes the trace as text, one message a line: time in ns, size in
+// bytes, hash of the key in hexadecimal digits, separated by commas. The first
+// line is TraceHead; others that begin with # are comments.
+func (t *Trace) WriteTo(w io.Writer) (int64, error) {
+	out := bufio.NewWriter(w)
+	n, err := fmt.Fprintln(out, TraceHead)
+	total := int64(n)
+	for i := range t.items {
+		if err != nil {
+			break
+		}
+		x := &t.items[i]
+		n, err = fmt.Fprintf(out, "%d,%d,%x\n", x.At, x.Size, x.Key)
+		total += int64(n)
+	}
+	return total, errors.Join(err, out.Flush())
+}
+
+// Len is the number of messages.
+func (t *Trace) Len() int { return len(t.items) }
+
+// Rate is the mean, messages a second, as recorded.
+func (t *Trace) Rate() float64 {
+	span := t.items[len(t.items)-1].At - t.items[0].At
+	return float64(len(t.items)) / math.Max(float64(span)/1e9, 1e-3)
+}
+
+// Sizes are the smallest and the largest value's.
+func (t *Trace) Sizes() (least, most uint32) {
+	least = math.MaxUint32
+	for i := range t.items {
+		least, most = min(least, t.items[i].Size), max(most, t.items[i].Size)
+	}
+	return least, most
+}
+
+// before is the number of messages due before ns.
+func (t *Trace) before(ns int64) int {
+	return sort.Search(len(t.items), func(i int) bool { return t.items[i].At >= ns })
+}

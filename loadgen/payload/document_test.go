@@ -1,0 +1,139 @@
+package payload
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/serialization"
+)
+
+// Documents in every encoding are recognised, and a change of any field or byte
+// is found.
+func TestDocuments(t *testing.T) {
+	s := source(t, 7, 1, HeaderBytes, 2000)
+	for e := message.Raw; e.Valid(); e++ {
+		out, err := s.Encoder(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := s.Encoder(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var v []byte
+		for i := range 300 {
+			h := Header{Run: 7, Producer: uint32(i % 3), Partition: 3, Sequence: uint64(i), Intended: int64(i) * 1000, Key: uint32(i % 2)}
+			if v, err = out.Append(v[:0], h); err != nil {
+				t.Fatal(err)
+			}
+			got, err := in.Check(v)
+			h.Size = got.Size
+			if err != nil || got != h {
+				t.Fatalf("%v: message %d: %+v, %v; want %+v", e, i, got, err, h)
+			}
+		}
+		for i := range v {
+			v[i] ^= 4
+			if _, err := in.Check(v); err == nil {
+				// JSON has bytes without meaning, such as the case of a field's name.
+				if e != message.JSON {
+					t.Errorf("%v: a flipped bit in byte %d of %d was not found", e, i, len(v))
+				}
+			} else if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrForeign) {
+				t.Errorf("%v: byte %d: %v", e, i, err)
+			}
+			v[i] ^= 4
+		}
+		if _, err := in.Check(nil); err == nil {
+			t.Errorf("%v: nothing was accepted", e)
+		}
+	}
+}
+
+// A value that decodes to another message's fields is not taken for it.
+func TestForgedDocument(t *testing.T) {
+	s := source(t, 7, 1, 100, 100)
+	x, err := s.Encoder(message.CBOR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := serialization.Default().Codec(message.CBOR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := x.Append(nil, Header{Sequence: 3}); err != nil {
+		t.Fatal(err)
+	}
+	d := x.doc
+	d.Body = bytes.Clone(d.Body)
+	for name, change := range map[string]func(*document){
+		"sequence": func(d *document) { d.Sequence++ },
+		"producer": func(d *document) { d.Producer++ },
+		"intended": func(d *document) { d.Intended++ },
+		"key":      func(d *document) { d.Key++ },
+		"run":      func(d *document) { d.Run++ },
+		"body":     func(d *document) { d.Body = d.Body[1:] },
+	} {
+		forged := d
+		change(&forged)
+		v, err := c.AppendValue(nil, &forged)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h, err := x.Check(v); err == nil {
+			t.Errorf("%s: taken for %+v", name, h)
+		}
+	}
+}
+
+func TestSizesOfTheCaller(t *testing.T) {
+	s := source(t, 7, 1, 100, 100)
+	if v := s.Append(nil, Header{Size: 500}); len(v) != 100 {
+		t.Errorf("%d bytes without AllowSizes", len(v))
+	}
+	s.AllowSizes()
+	for in, want := range map[uint32]int{0: 100, 1: HeaderBytes, 500: 500, 1 << 30: SizeMax} {
+		v := s.Append(nil, Header{Size: in})
+		h, err := s.Check(v)
+		if len(v) != want || err != nil || int(h.Size) != want {
+			t.Errorf("size %d: %d bytes, %+v, %v; want %d", in, len(v), h, err, want)
+		}
+	}
+}
+
+func TestStats(t *testing.T) {
+	random := make([]byte, 1<<20)
+	x := uint64(1)
+	for i := range random {
+		x = x*6364136223846793005 + 1442695040888963407
+		random[i] = byte(x >> 56)
+	}
+	noise, err := New(1, 1, 1024, 1024, [][]byte{random})
+	if err != nil {
+		t.Fatal(err)
+	}
+	zeros, err := New(1, 1, 1024, 1024, [][]byte{make([]byte, 1000)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := noise.Stats(message.Raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := zeros.Stats(message.Raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Entropy < 7.8 || a.Zstd1 > 1.05 || a.MeanBytes != 1024 {
+		t.Errorf("noise: %+v", a)
+	}
+	if b.Entropy > 1 || b.Zstd1 < 20 {
+		t.Errorf("zeros: %+v", b)
+	}
+	c, err := noise.Stats(message.JSON)
+	if err != nil || c.MeanBytes < 1300 || c.Entropy > 6.5 {
+		t.Errorf("noise in JSON: %+v, %v", c, err)
+	}
+}

@@ -1,0 +1,257 @@
+package scenario
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Setting is a setting given beside a file: path and value, as of
+// `--set producers.count=4`. In a path an item of a list is its number from 0,
+// its name, or * for all of them.
+type Setting struct{ Path, Value string }
+
+// ParseSetting splits "path=value".
+func ParseSetting(s string) (Setting, error) {
+	path, value, ok := strings.Cut(s, "=")
+	if !ok || path == "" {
+		return Setting{}, fmt.Errorf("--set %s: want path=value", quoted(s))
+	}
+	return Setting{path, value}, nil
+}
+
+// Load reads a file. Paths in it are relative to its directory.
+func Load(file string, settings ...Setting) (*Scenario, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	s, err := Parse(file, data, settings...)
+	if s != nil {
+		s.Dir = filepath.Dir(file)
+	}
+	return s, err
+}
+
+// Parse reads a scenario: JSON if the file's name ends so, else YAML. Settings
+// win over the file. The error is an *Error with every problem.
+func Parse(file string, data []byte, settings ...Setting) (*Scenario, error) {
+	src := &source{file: file, lines: map[string]int{}, flags: map[string]bool{}}
+	s := Default()
+	if name := strings.TrimSuffix(filepath.Base(file), filepath.Ext(file)); checkName(name) == nil {
+		s.Name = name
+	}
+	root, err := parse(file, data)
+	if err != nil {
+		p := Problem{File: file, Text: err.Error()}
+		if e, ok := errors.AsType[*syntaxError](err); ok {
+			p.Line = e.line
+		}
+		return nil, &Error{[]Problem{p}}
+	}
+	if root.kind != kindTable {
+		return nil, &Error{[]Problem{{File: file, Line: 1, Text: kindNames[root.kind] + ": want a table"}}}
+	}
+	src.version(root)
+	src.read(root, "", s.table())
+	src.apply(s, settings)
+	s.check(src)
+	if err := src.err(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// With returns the default scenario with settings: what a command line without
+// a file says.
+func With(settings ...Setting) (*Scenario, error) {
+	src := &source{lines: map[string]int{}, flags: map[string]bool{}}
+	s := Default()
+	src.apply(s, settings)
+	s.check(src)
+	if err := src.err(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Validate checks a scenario that a program made: each setting, and all
+// together. The error is an *Error.
+func (s *Scenario) Validate() error {
+	src := &source{lines: map[string]int{}, flags: map[string]bool{}}
+	src.each("", s.table())
+	s.check(src)
+	return src.err()
+}
+
+// each sets every setting to what it is.
+func (src *source) each(prefix string, table []entry) {
+	for _, e := range table {
+		path := prefix + e.name
+		switch {
+		case e.table != nil:
+			src.each(path+".", e.table)
+		case e.list != nil:
+			for i := range e.list.len() {
+				src.each(path+"."+strconv.Itoa(i)+".", e.list.at(i))
+			}
+		case e.only == nil || e.only():
+			if err := e.v.set(e.v.text(), kindText); err != nil {
+				src.bad(path, "%v", err)
+			}
+		}
+	}
+}
+
+// version takes the format's version out of the file.
+func (src *source) version(root *node) {
+	for i := range root.fields {
+		f := &root.fields[i]
+		if f.name != "version" {
+			continue
+		}
+		if f.value.text != strconv.Itoa(Version) {
+			src.lines["version"] = f.line
+			src.bad("version", "%s: this program reads version %d", quoted(f.value.text), Version)
+		}
+		root.fields = append(root.fields[:i:i], root.fields[i+1:]...)
+		return
+	}
+	src.bad("", "the file does not begin with its version: version: %d", Version)
+}
+
+// read sets what stands in n.
+func (src *source) read(n *node, prefix string, table []entry) {
+	for i := range n.fields {
+		f := &n.fields[i]
+		path := prefix + f.name
+		src.lines[path] = f.line
+		e := find(table, f.name)
+		if e == nil {
+			src.unknown(path, f.name, table)
+			continue
+		}
+		switch {
+		case e.table != nil:
+			if f.value.kind != kindTable {
+				src.bad(path, "%s: want a table", kindNames[f.value.kind])
+				continue
+			}
+			src.read(&f.value, path+".", e.table)
+		case e.list != nil:
+			src.readList(&f.value, path, e.list)
+		default:
+			if k := f.value.kind; k == kindTable || k == kindList || k == kindNone {
+				src.bad(path, "%s: want %s", kindNames[k], e.v.want())
+				continue
+			}
+			if err := e.v.set(f.value.text, f.value.kind); err != nil {
+				src.bad(path, "%v", err)
+			}
+		}
+	}
+}
+
+func (src *source) readList(n *node, path string, l *list) {
+	if n.kind != kindList {
+		src.bad(path, "%s: want a list", kindNames[n.kind])
+		return
+	}
+	if len(n.items) > l.max {
+		src.bad(path, "%d items: want at most %d", len(n.items), l.max)
+		return
+	}
+	l.clear()
+	for i := range n.items {
+		at := path + "." + strconv.Itoa(i)
+		src.lines[at] = n.items[i].line
+		l.add()
+		if n.items[i].kind != kindTable {
+			src.bad(at, "%s: want a table", kindNames[n.items[i].kind])
+			continue
+		}
+		src.read(&n.items[i], at+".", l.at(i))
+	}
+}
+
+func find(table []entry, name string) *entry {
+	for i := range table {
+		if table[i].name == name {
+			return &table[i]
+		}
+	}
+	return nil
+}
+
+func (src *source) unknown(path, name string, table []entry) {
+	names := make([]string, len(table))
+	for i := range table {
+		names[i] = table[i].name
+	}
+	src.bad(path, "unknown setting")
+	src.problems[len(src.problems)-1].Nearest = nearest(name, names)
+}
+
+// apply sets settings.
+func (src *source) apply(s *Scenario, settings []Setting) {
+	for _, x := range settings {
+		src.set(s.table(), strings.Split(x.Path, "."), "", x)
+	}
+}
+
+// set follows rest, of which prefix has been walked.
+func (src *source) set(table []entry, rest []string, prefix string, x Setting) {
+	path := prefix + rest[0]
+	src.flags[path] = true
+	e := find(table, rest[0])
+	if e == nil {
+		src.unknown(path, rest[0], table)
+		return
+	}
+	rest = rest[1:]
+	switch {
+	case e.list != nil:
+		src.setItem(e.list, rest, path, x)
+	case e.table != nil:
+		if len(rest) == 0 {
+			src.bad(path, "a table: want one of its settings")
+			return
+		}
+		src.set(e.table, rest, path+".", x)
+	case len(rest) > 0:
+		src.bad(path, "has no settings of its own")
+	default:
+		if err := e.v.set(x.Value, kindText); err != nil {
+			src.bad(path, "%v", err)
+		}
+	}
+}
+
+func (src *source) setItem(l *list, rest []string, path string, x Setting) {
+	if len(rest) < 2 {
+		src.bad(path, "a list: want an item (a number, a name, or *) and one of its settings")
+		return
+	}
+	found := false
+	for i := range l.len() {
+		if rest[0] == "*" || rest[0] == strconv.Itoa(i) || rest[0] == l.name(i) {
+			found = true
+			at := path + "." + strconv.Itoa(i) + "."
+			if rest[0] == "*" {
+				// All that take it: a rate is of no use to a trace.
+				if e := find(l.at(i), rest[1]); e != nil && e.only != nil && !e.only() {
+					continue
+				}
+			}
+			src.flags[at[:len(at)-1]] = true
+			src.set(l.at(i), rest[1:], at, x)
+		}
+	}
+	if !found {
+		src.flags[path+"."+rest[0]] = true
+		src.bad(path+"."+rest[0], "no such item; there are %d", l.len())
+	}
+}
