@@ -18,6 +18,9 @@ import (
 // defaultAddress is where `portask serve` listens and the clients look.
 const defaultAddress = "127.0.0.1:7474"
 
+// outputsAnnotation names an output besides table and json that a command has.
+const outputsAnnotation = "outputs"
+
 // globals are the flags every command takes.
 type globals struct {
 	server  string
@@ -43,8 +46,8 @@ func newRoot() *cobra.Command {
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			if g.output != "table" && g.output != "json" {
-				return usagef("--output %q: want table or json", g.output)
+			if more := cmd.Annotations[outputsAnnotation]; g.output != "table" && g.output != "json" && (more == "" || g.output != more) {
+				return usagef("--output %q: want table%s or json", g.output, strings.TrimRight(", "+more, ", "))
 			}
 			fault.CaptureStacks(g.stack)
 			g.bounded = cmd.Flags().Changed("timeout")
@@ -66,6 +69,7 @@ func newRoot() *cobra.Command {
 		newConsume(g),
 		newTop(g),
 		newLog(g),
+		newCompress(g),
 		newConfig(g),
 		newDoctor(g),
 		newErrors(g),
