@@ -7,6 +7,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/wire"
@@ -37,8 +38,14 @@ type Topic struct {
 	Retention      time.Duration    // Unlimited (-1) or the age at which messages may be removed
 	RetentionBytes int64            // Unlimited or bytes of a partition
 	SegmentBytes   int64
-	Created        time.Time
-	Partitions     []Partition
+	// What producers are advised to do; what is not chosen is as the broker is
+	// configured.
+	Compression Choice[message.Algorithm]
+	Level       Choice[compression.Level]
+	Encoding    Choice[message.Encoding]
+	Dictionary  uint32 // that is in use, 0: none
+	Created     time.Time
+	Partitions  []Partition
 }
 
 // Partition describes a partition. Offsets are message.NoOffset where the
@@ -84,7 +91,17 @@ type TopicConfig struct {
 	Retention      time.Duration // in whole milliseconds, rounded up
 	RetentionBytes int64
 	SegmentBytes   int64
+	Compression    Choice[message.Algorithm]
+	Level          Choice[compression.Level]
+	Encoding       Choice[message.Encoding]
 }
+
+// Choice is a setting that may be left to the broker, which is its zero value;
+// Choose makes any other.
+type Choice[T ~uint8] = wire.Choice[T]
+
+// Choose returns the choice of v.
+func Choose[T ~uint8](v T) Choice[T] { return wire.Choose(v) }
 
 // CreateTopic creates a topic and returns when it can be used.
 //
@@ -101,6 +118,7 @@ func (a *Admin) CreateTopic(ctx context.Context, t TopicConfig) (Topic, error) {
 	req := wire.TopicCreate{
 		Name: t.Name, Partitions: uint32(t.Partitions), Visibility: t.Visibility,
 		RetentionMs: millis(t.Retention), RetentionBytes: t.RetentionBytes, SegmentBytes: t.SegmentBytes,
+		Data: wire.TopicData{Compression: t.Compression, Level: Choice[uint8](t.Level), Encoding: t.Encoding},
 	}
 	var resp wire.TopicInfo
 	if err := a.c.links[0].call(ctx, wire.OpTopicCreate, &req, &resp, false, nil); err != nil {
@@ -124,6 +142,12 @@ type TopicChange struct {
 	Retention      *time.Duration
 	RetentionBytes *int64
 	SegmentBytes   *int64 // from the next segment on
+
+	// Producers that are open and were told nothing else follow from their next
+	// batch on.
+	Compression *Choice[message.Algorithm]
+	Level       *Choice[compression.Level]
+	Encoding    *Choice[message.Encoding]
 }
 
 // AlterTopic changes the settings of a topic.
@@ -158,6 +182,18 @@ func (a *Admin) AlterTopic(ctx context.Context, name string, c TopicChange) (Top
 	if c.SegmentBytes != nil {
 		req.Mask |= wire.AlterSegmentBytes
 		req.SegmentBytes = *c.SegmentBytes
+	}
+	if c.Compression != nil {
+		req.Mask |= wire.AlterCompression
+		req.Data.Compression = *c.Compression
+	}
+	if c.Level != nil {
+		req.Mask |= wire.AlterCompressionLevel
+		req.Data.Level = Choice[uint8](*c.Level)
+	}
+	if c.Encoding != nil {
+		req.Mask |= wire.AlterEncoding
+		req.Data.Encoding = *c.Encoding
 	}
 	var resp wire.TopicInfo
 	if err := a.c.links[0].call(ctx, wire.OpTopicAlter, &req, &resp, false, nil); err != nil {
@@ -265,6 +301,7 @@ func topicOf(x *wire.TopicInfo) Topic {
 		Name: x.Name, ID: x.ID, Engine: x.Engine, Visibility: x.Visibility,
 		Retention:      time.Duration(x.RetentionMs) * time.Millisecond,
 		RetentionBytes: x.RetentionBytes, SegmentBytes: x.SegmentBytes,
+		Compression: x.Data.Compression, Level: Choice[compression.Level](x.Data.Level), Encoding: x.Data.Encoding, Dictionary: x.Data.Dictionary,
 		Created: time.UnixMicro(x.CreatedUs),
 	}
 	if x.RetentionMs < 0 {

@@ -69,7 +69,7 @@ func TestConsumerStats(t *testing.T) {
 		if err := k.Seek(t.Context(), 0, At(6)); err != nil {
 			t.Fatal(err)
 		}
-		if s = k.Stats(); s.Deliveries != 3 || s.Messages != 7 || s.Discarded != 1 || s.Pending != 0 {
+		if s = k.Stats(); s.Deliveries != 3 || s.Messages != 7 || s.Discarded != 1 { // the next one may have come already
 			t.Errorf("after a seek: %+v", s)
 		}
 		b.deliver()

@@ -261,8 +261,8 @@ func findEnds(ctx context.Context, c *client.Client, topic string, from start, p
 const flushBytes = 64 << 10
 
 // loop prints until the end, the count, or the context. What the broker reports
-// as missing or damaged is named on stderr and passed over; the command then
-// ends with the exit code for damage.
+// as missing or damaged, or what needs a dictionary that is gone, is named on
+// stderr and passed over; the command then ends with the exit code for damage.
 func (run *consumed) loop(ctx context.Context, k *client.Consumer, stdout, stderr io.Writer) error {
 	out := bufio.NewWriterSize(stdout, flushBytes)
 	for !run.finished() {
@@ -274,6 +274,18 @@ func (run *consumed) loop(ctx context.Context, k *client.Consumer, stdout, stder
 			run.damage(stderr, err)
 			run.reached(gap.Partition, gap.Next)
 			continue
+		}
+		if lost, ok := errors.AsType[*client.DictionaryError](err); ok {
+			run.damage(stderr, err)
+			run.reached(lost.Partition, lost.Next)
+			if !run.finished() {
+				err = k.Seek(ctx, lost.Partition, client.At(lost.Next))
+			} else {
+				err = nil
+			}
+			if err == nil {
+				continue
+			}
 		}
 		if err != nil {
 			return errors.Join(out.Flush(), err)

@@ -76,9 +76,9 @@ ids and times are kept, offsets are not.
 	f.DurationVar(&o.expire, "expire", 0, "messages are worth nothing any more after this long, rounded up to a second")
 	f.IntVar(&o.partition, "partition", -1, "partition; chosen by key, or in turn, if not given")
 	f.StringVar(&o.ack, "ack", "durable", "none, accepted or durable")
-	f.StringVar(&o.algorithm, "compression", "zstd", "none, gzip, snappy, lz4, zstd or brotli")
-	f.StringVar(&o.strategy, "compress", "threshold", "always, never, or threshold: batches from 1 KiB, if it saves something")
-	f.StringVar(&o.codec, "codec", "raw", "how values are encoded: "+codecNames+"; but for raw, the input is JSON")
+	f.StringVar(&o.algorithm, "compression", "auto", "none, gzip, snappy, lz4, zstd or brotli; auto is what the topic or the broker is configured for")
+	f.StringVar(&o.strategy, "compress", "threshold", "when to use --compression: always, never, or threshold: batches from 1 KiB, if it saves something")
+	f.StringVar(&o.codec, "codec", "raw", "how values are encoded: "+codecNames+", or auto, what the topic or the broker is configured for; but for raw, the input is JSON")
 	f.BoolVar(&o.ids, "id", false, "give every message that has none an identifier, a ULID")
 	f.BoolVar(&o.values, "values", false, "the input is a stream of JSON values, not lines; with --codec")
 	f.BoolVar(&o.messages, "messages", false, "the input is whole messages, encoded as --codec says")
@@ -88,7 +88,10 @@ ids and times are kept, offsets are not.
 
 // options checks the flags that are the command's own.
 func (o *produceFlags) options() (opts []client.ProducerOption, headers message.Headers, err error) {
-	if o.encoding, err = parseCodec(o.codec); err != nil {
+	advised := o.codec == "auto" && !o.messages
+	if advised {
+		o.encoding = message.JSON // as the input is
+	} else if o.encoding, err = parseCodec(o.codec); err != nil {
 		return nil, nil, err
 	}
 	if o.messages {
@@ -101,11 +104,16 @@ func (o *produceFlags) options() (opts []client.ProducerOption, headers message.
 		return nil, nil, usagef("--ack %q: want none, accepted or durable", o.ack)
 	}
 	policy := compression.DefaultPolicy()
-	if policy.Algorithm, err = message.ParseAlgorithm(o.algorithm); err != nil {
-		return nil, nil, usagef("--compression %q: want none, gzip, snappy, lz4, zstd or brotli", o.algorithm)
+	if o.algorithm != "auto" {
+		if policy.Algorithm, err = message.ParseAlgorithm(o.algorithm); err != nil {
+			return nil, nil, usagef("--compression %q: want auto, none, gzip, snappy, lz4, zstd or brotli", o.algorithm)
+		}
 	}
 	if policy.Strategy, err = compression.ParseStrategy(o.strategy); err != nil {
 		return nil, nil, usagef("--compress %q: want always, threshold or never", o.strategy)
+	}
+	if o.algorithm == "auto" && policy.Strategy == compression.Always {
+		return nil, nil, usagef("--compress always: name the algorithm with --compression")
 	}
 	if policy.Algorithm == message.None {
 		policy.Strategy = compression.Never
@@ -119,8 +127,11 @@ func (o *produceFlags) options() (opts []client.ProducerOption, headers message.
 	if o.expire < 0 {
 		return nil, nil, usagef("--expire %v: want a time to come", o.expire)
 	}
-	opts = []client.ProducerOption{client.WithAck(level), client.WithCompression(policy), client.WithLinger(o.linger), client.WithIDs(o.ids)}
-	if !o.messages { // those say it themselves
+	opts = []client.ProducerOption{client.WithAck(level), client.WithLinger(o.linger), client.WithIDs(o.ids)}
+	if o.algorithm != "auto" || policy.Strategy == compression.Never {
+		opts = append(opts, client.WithCompression(policy))
+	}
+	if !o.messages && !advised { // those say it themselves
 		opts = append(opts, client.WithEncoding(o.encoding))
 	}
 	return opts, headers, nil

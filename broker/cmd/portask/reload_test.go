@@ -330,6 +330,34 @@ performance: {producer_memory: 128KiB, deliver_frame: 16KiB, gc_percent: 50}
 	if err := lz4(); err != nil {
 		t.Errorf("lz4 is refused too early: %v", err)
 	}
+	// What producers are advised changes for those that are open and follow.
+	q, err := f.client.Producer(ctx, "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := q.Stats(); s.Algorithm != message.None || s.Encoding != message.Raw {
+		t.Errorf("%+v", s)
+	}
+	replace(t, file, "version: 1\nlogging: {level: debug}\ntopics: {segment: 1MiB}\ncompression: {default: snappy, level: smallest}\nserialization: {default: cbor}\n")
+	p.until("key=compression.default from=none to=snappy")
+	p.until("key=compression.level from=fastest to=smallest")
+	p.until("key=serialization.default from=raw to=cbor")
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		s := q.Stats()
+		if s.Algorithm == message.Snappy && s.Level == compression.LevelSmallest && s.Encoding == message.CBOR {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the producer does not follow: %+v", s)
+		}
+	}
+	if err := q.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	f.flows()
+	replace(t, file, "version: 1\ncompression: {default: lz4, accept: [none, zstd]}\n")
+	p.until("configuration refused")
+	p.until("lz4 is the default, and not accepted")
 	replace(t, file, "version: 1\nlogging: {level: debug}\ntopics: {segment: 1MiB}\ncompression: {accept: [none, zstd]}\nserialization: {accept: [raw, json]}\n")
 	p.until("key=compression.accept")
 	p.until(`msg="configuration reloaded"`)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,8 +20,11 @@ import (
 
 // The scripts run this test binary under the name portask: the real command in
 // a process of its own.
+// programs are what the tests may start by name; files of a system add theirs.
+var programs = map[string]func(){"portask": main}
+
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"portask": main})
+	testscript.Main(m, programs)
 }
 
 // brokers are the running `portask serve` processes of one script, by name.
@@ -63,6 +67,7 @@ func TestScripts(t *testing.T) {
 			"halt":   cmdHalt,
 			"code":   cmdCode,
 			"lines":  cmdLines,
+			"orders": cmdOrders,
 			"damage": cmdDamage,
 			"stray":  cmdStray,
 		},
@@ -179,6 +184,20 @@ func cmdLines(ts *testscript.TestScript, neg bool, args []string) {
 	if got := strings.Count(string(b), "\n"); got != want {
 		ts.Fatalf("%s: %d lines, want %d", args[0], got, want)
 	}
+}
+
+// orders FILE N: writes N lines of JSON that are alike, and no two the same.
+func cmdOrders(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: orders FILE N")
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	var b bytes.Buffer
+	for i := range n {
+		fmt.Fprintf(&b, `{"order":%d,"customer":{"id":%d,"country":"NL"},"status":"delivered","lines":[{"article":%d,"quantity":%d}]}`+"\n", i, i*7919%1000, i*31%97, i%5)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b.Bytes(), 0o644))
 }
 
 // stray DIR NAME: makes an empty file, or with a slash behind it a directory,

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/config"
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/mempool"
@@ -200,11 +201,17 @@ func (o *brokerOptions) schema() *config.Schema {
 		}},
 		config.Area{Name: "compression", Doc: "Producers compress; the broker stores what it gets.", Keys: []config.Key{
 			{Name: "accept", Live: true, Value: config.Several(&s.Algorithms, named(s.Algorithms)...),
-				Doc: "Algorithms that batches may be compressed with; others are refused by name."},
+				Doc: "Algorithms that batches may be compressed with; others are refused by name. Take one away only when nobody is advised to use it any more."},
+			{Name: "default", Field: "compression", Live: true, Value: config.OneOf(&s.Compression, named(server.Options{}.WithDefaults().Algorithms)...),
+				Doc: "What producers are advised whose program and topic say nothing: they follow from their next batch on. Must be accepted."},
+			{Name: "level", Field: "compression_level", Live: true, Value: config.OneOf(&s.CompressionLevel, named([]compression.Level{compression.LevelFastest, compression.LevelBalanced, compression.LevelSmallest})...),
+				Doc: "The level that goes with it, and with a topic's own algorithm where the topic names no level."},
 		}},
 		config.Area{Name: "serialization", Doc: "Producers encode; the broker stores what it gets.", Keys: []config.Key{
 			{Name: "accept", Live: true, Value: config.Several(&s.Encodings, named(s.Encodings)...),
 				Doc: "Encodings that the values of a batch may be declared to have; others are refused by name."},
+			{Name: "default", Field: "encoding", Live: true, Value: config.OneOf(&s.Encoding, named(server.Options{}.WithDefaults().Encodings)...),
+				Doc: "What producers are advised whose program and topic say nothing, for values that the client library encodes; bytes that it is given stay as they are. Must be accepted."},
 		}},
 		o.monitoringArea(),
 		o.securityArea(),

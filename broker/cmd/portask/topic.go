@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portask/portask/broker/client"
+	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
 )
@@ -21,7 +23,7 @@ func newTopic(g *globals) *cobra.Command {
 		Args:  exactArgs(),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newTopicCreate(g), newTopicList(g), newTopicDescribe(g), newTopicAlter(g), newTopicDelete(g))
+	cmd.AddCommand(newTopicCreate(g), newTopicList(g), newTopicDescribe(g), newTopicAlter(g), newTopicDelete(g), newTopicDictionary(g))
 	return cmd
 }
 
@@ -33,6 +35,9 @@ type topicFlags struct {
 	retention      time.Duration
 	retentionBytes int64
 	segment        int64
+	compression    string
+	level          string
+	encoding       string
 }
 
 func (o *topicFlags) register(cmd *cobra.Command) {
@@ -40,6 +45,9 @@ func (o *topicFlags) register(cmd *cobra.Command) {
 	f.DurationVar(&o.retention, "retention", 0, "age at which segments may be removed; 0 is never")
 	f.Var(sizeFlag{n: &o.retentionBytes, unlimited: true}, "retention-bytes", "size of a partition above which its oldest segments are removed, or unlimited")
 	f.Var(sizeFlag{n: &o.segment}, "segment", "segment size")
+	f.StringVar(&o.compression, "compression", "", "what producers are advised to compress with: auto (as the broker is configured), none, gzip, snappy, lz4, zstd or brotli")
+	f.StringVar(&o.level, "compression-level", "", "auto, fastest, balanced or smallest")
+	f.StringVar(&o.encoding, "encoding", "", "how producers are advised to encode values: auto, "+codecNames)
 }
 
 // registerFixed adds what a topic keeps for its life.
@@ -82,7 +90,48 @@ func (o *topicFlags) change(cmd *cobra.Command) (client.TopicChange, error) {
 	if given("segment") {
 		c.SegmentBytes = &o.segment
 	}
+	var err error
+	if given("compression") {
+		if c.Compression, err = chosen("compression", o.compression, "none, gzip, snappy, lz4, zstd or brotli", message.ParseAlgorithm); err != nil {
+			return c, err
+		}
+	}
+	if given("compression-level") {
+		if c.Level, err = chosen("compression-level", o.level, "fastest, balanced or smallest", compression.ParseLevel); err != nil {
+			return c, err
+		}
+	}
+	if given("encoding") {
+		if c.Encoding, err = chosen("encoding", o.encoding, codecNames, message.ParseEncoding); err != nil {
+			return c, err
+		}
+	}
 	return c, nil
+}
+
+// chosen reads a flag that may be auto.
+func chosen[T ~uint8](flag, text, names string, parse func(string) (T, error)) (*client.Choice[T], error) {
+	c := new(client.Choice[T])
+	if text == "auto" {
+		return c, nil
+	}
+	v, err := parse(text)
+	if err != nil || text == "" {
+		return nil, usagef("--%s %q: want auto, %s", flag, text, names)
+	}
+	*c = client.Choose(v)
+	return c, nil
+}
+
+// choiceText is the name of what was chosen, or auto.
+func choiceText[T interface {
+	~uint8
+	String() string
+}](c client.Choice[T]) string {
+	if v, ok := c.Value(); ok {
+		return v.String()
+	}
+	return "auto"
 }
 
 func newTopicCreate(g *globals) *cobra.Command {
@@ -102,6 +151,9 @@ func newTopicCreate(g *globals) *cobra.Command {
 			set(&cfg.Retention, c.Retention)
 			set(&cfg.RetentionBytes, c.RetentionBytes)
 			set(&cfg.SegmentBytes, c.SegmentBytes)
+			set(&cfg.Compression, c.Compression)
+			set(&cfg.Level, c.Level)
+			set(&cfg.Encoding, c.Encoding)
 			return g.admin(cmd, func(a *client.Admin) error {
 				ctx, cancel := g.within(cmd.Context())
 				defer cancel()
@@ -251,6 +303,10 @@ type topicReport struct {
 	RetentionMs    int64             `json:"retention_ms"`    // -1: never removed
 	RetentionBytes int64             `json:"retention_bytes"` // of a partition; -1: unlimited
 	SegmentBytes   int64             `json:"segment_bytes"`
+	Compression    string            `json:"compression"` // advised to producers; auto: as the broker is configured
+	Level          string            `json:"compression_level"`
+	Encoding       string            `json:"encoding"`
+	Dictionary     string            `json:"dictionary,omitempty"`
 	Created        string            `json:"created"`
 	Partitions     []partitionReport `json:"partitions"`
 }
@@ -274,6 +330,10 @@ func reportTopic(t *client.Topic) topicReport {
 	}
 	if t.Retention < 0 {
 		r.RetentionMs = client.Unlimited
+	}
+	r.Compression, r.Level, r.Encoding = choiceText(t.Compression), choiceText(t.Level), choiceText(t.Encoding)
+	if t.Dictionary != 0 {
+		r.Dictionary = dictionaryText(t.Dictionary)
 	}
 	for _, l := range t.Levels {
 		r.Levels = append(r.Levels, l.String())
@@ -332,6 +392,9 @@ func (g *globals) printTopic(w io.Writer, t *client.Topic) error {
 		{"retention", retention},
 		{"retention bytes", sizeText(r.RetentionBytes)},
 		{"segment", sizeText(r.SegmentBytes)},
+		{"compression", r.Compression + ", level " + r.Level},
+		{"encoding", r.Encoding},
+		{"dictionary", cmp.Or(r.Dictionary, "none")},
 		{"created", r.Created},
 	}); err != nil {
 		return err
