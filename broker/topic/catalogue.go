@@ -72,35 +72,6 @@ type view struct {
 	spent []string
 }
 
-const (
-	metaName = "topics"
-	// metaVersion is the latest version of the catalogue. Version 2 has settings
-	// of compression and encoding, and dictionaries; a catalogue without them is
-	// written as version 1, so that brokers before them can read it.
-	metaVersion = 2
-)
-
-// stored is the catalogue's blob: JSON, since it is small, changes rarely and is
-// worth reading by eye when something is wrong. The engine checksums it.
-type stored struct {
-	Version int           `json:"version"`
-	Cluster string        `json:"cluster_id"`
-	Topics  []storedTopic `json:"topics"`
-	// Removing are the ids of deleted topics whose logs are not yet known gone.
-	Removing []string `json:"removing,omitempty"`
-	// Spent are names of blobs of dictionaries that belong to no topic: not yet,
-	// or no more.
-	Spent []string `json:"spent,omitempty"`
-}
-
-type storedTopic struct {
-	Name      string `json:"name"`
-	ID        string `json:"id"`
-	CreatedUs int64  `json:"created_us"`
-	Config
-	storedData
-}
-
 // Open loads the catalogue and opens every partition, several at a time. Logs of
 // a topic whose deletion a crash cut short are removed; a log that belongs to no
 // topic is reported and left alone.
@@ -159,82 +130,6 @@ func Open(o Options) (*Catalogue, error) {
 		}
 	}
 	return c, nil
-}
-
-// refuse says why a blob is no catalogue of this version. A later version may be
-// anything but for the number.
-func refuse(blob []byte, cause error) error {
-	var head struct {
-		Version int64 `json:"version"`
-	}
-	if json.Unmarshal(blob, &head) == nil && head.Version > metaVersion {
-		return fault.New(fault.NewerFormat, "open catalogue").WithField("version").WithLimit(head.Version, metaVersion)
-	}
-	return fault.New(fault.Corrupted, "open catalogue").WithField("topics").WithCause(cause)
-}
-
-// check holds a catalogue that was read against its own rules, before anything
-// is opened, made or removed by it. It returns the topics, their logs, and the
-// topics whose logs are to be removed.
-func (st *stored) check() (all []*Topic, known map[storage.PartitionID]bool, removing map[ulid.ULID]bool, err error) {
-	bad := func(field string, cause error, format string, args ...any) error {
-		return fault.New(fault.Corrupted, "open catalogue").WithField(field).WithDetail(format, args...).WithCause(cause)
-	}
-	if st.Version < 1 {
-		return nil, nil, nil, bad("version", nil, "is %d", st.Version)
-	}
-	if _, err := ulid.ParseStrict(st.Cluster); err != nil {
-		return nil, nil, nil, bad("cluster_id", err, "%.40q", st.Cluster)
-	}
-	if len(st.Topics) > TopicsMax {
-		return nil, nil, nil, bad("topics", nil, "there are %d", len(st.Topics))
-	}
-	known, removing = map[storage.PartitionID]bool{}, map[ulid.ULID]bool{}
-	names := map[string]bool{}
-	for _, s := range st.Topics {
-		id, err := ulid.ParseStrict(s.ID)
-		if err != nil {
-			return nil, nil, nil, bad("id", err, "of topic %.300q", s.Name)
-		}
-		if err := message.CheckTopicName("open catalogue", s.Name); err != nil {
-			return nil, nil, nil, bad("name", err, "of topic %s", id)
-		}
-		if n := s.Config.Partitions; n < 1 || n > PartitionsMax || len(known)+int(n) > AllPartitionsMax {
-			return nil, nil, nil, bad("partitions", nil, "%d of topic %q", n, s.Name)
-		}
-		if names[s.Name] || known[storage.PartitionID{Topic: id}] {
-			return nil, nil, nil, bad("topics", nil, "topic %q, %s occurs twice", s.Name, id)
-		}
-		names[s.Name] = true
-		t := &Topic{Name: s.Name, ID: id, CreatedUs: s.CreatedUs}
-		cfg := s.Config
-		dicts, err := s.storedData.read(&cfg)
-		if err != nil {
-			return nil, nil, nil, bad("topics", err, "topic %q", s.Name)
-		}
-		t.config.Store(&cfg)
-		t.dicts.Store(dicts)
-		all = append(all, t)
-		for i := range cfg.Partitions {
-			known[storage.PartitionID{Topic: id, Index: i}] = true
-		}
-	}
-	for _, r := range st.Removing {
-		id, err := ulid.ParseStrict(r)
-		if err != nil {
-			return nil, nil, nil, bad("removing", err, "%.40q", r)
-		}
-		if known[storage.PartitionID{Topic: id}] {
-			return nil, nil, nil, bad("removing", nil, "%s is a topic", id)
-		}
-		removing[id] = true
-	}
-	for _, name := range st.Spent {
-		if !isDictionaryName(name) {
-			return nil, nil, nil, bad("spent", nil, "%.80q is no dictionary's", name)
-		}
-	}
-	return all, known, removing, nil
 }
 
 func (c *Catalogue) finishRemovals(known map[storage.PartitionID]bool, removing map[ulid.ULID]bool) error {

@@ -93,123 +93,27 @@ func (s *dictionaries) with(d, drop *dictionary) *dictionaries {
 
 func (s *dictionaries) names(topic ulid.ULID) (names []string) {
 	for _, d := range s.all {
-		names = append(names, dictionaryName(topic, d.ID))
+		names = append(names, DictionaryName(topic, d.ID))
 	}
 	return names
 }
 
-const dictionaryPrefix = "dict-"
+// DictionaryPrefix begins the names of dictionaries in the engine's metadata.
+const DictionaryPrefix = "dict-"
 
-func dictionaryName(topic ulid.ULID, id uint32) string {
-	return fmt.Sprintf("%s%s-%08x", dictionaryPrefix, strings.ToLower(topic.String()), id)
+// DictionaryName is the name of the blob that holds a dictionary, in the engine's
+// metadata.
+func DictionaryName(topic ulid.ULID, id uint32) string {
+	return fmt.Sprintf("%s%s-%08x", DictionaryPrefix, strings.ToLower(topic.String()), id)
 }
 
 // isDictionaryName keeps a damaged catalogue from naming anything else for
 // removal.
 func isDictionaryName(name string) bool {
-	return strings.HasPrefix(name, dictionaryPrefix) && storage.CheckMetaName(name) == nil
+	return strings.HasPrefix(name, DictionaryPrefix) && storage.CheckMetaName(name) == nil
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// storedData is what the catalogue says of a topic since version 2.
-type storedData struct {
-	Compression  string             `json:"compression,omitempty"`
-	Level        *uint8             `json:"compression_level,omitempty"`
-	Encoding     string             `json:"encoding,omitempty"`
-	Dictionaries []storedDictionary `json:"dictionaries,omitempty"`
-	Active       uint32             `json:"active_dictionary,omitempty"`
-	Retired      []storedRetired    `json:"retired_dictionaries,omitempty"`
-}
-
-type storedDictionary struct {
-	ID      uint32 `json:"id"`
-	Bytes   int    `json:"bytes"`
-	AddedUs int64  `json:"added_us"`
-	Sum     uint32 `json:"crc32c"`
-}
-
-// storedRetired is a dictionary that is no more: its id is not given to other
-// bytes, since a reader may still hold it.
-type storedRetired struct {
-	ID  uint32 `json:"id"`
-	Sum uint32 `json:"crc32c"`
-}
-
-func (d *storedData) empty() bool {
-	return d.Compression == "" && d.Level == nil && d.Encoding == "" && len(d.Dictionaries) == 0 && d.Active == 0 && len(d.Retired) == 0
-}
-
-// least is the earliest version that can say what st does.
-func (st *stored) least() int {
-	if len(st.Spent) > 0 || slices.ContainsFunc(st.Topics, func(t storedTopic) bool { return !t.storedData.empty() }) {
-		return 2
-	}
-	return 1
-}
-
-// data is the stored form of t's settings and dictionaries.
-func (t *Topic) data() (d storedData) {
-	cfg, set := t.Config(), t.dicts.Load()
-	if a, ok := cfg.Compression.Value(); ok {
-		d.Compression = a.String()
-	}
-	if l, ok := cfg.Level.Value(); ok {
-		d.Level = &l
-	}
-	if e, ok := cfg.Encoding.Value(); ok {
-		d.Encoding = e.String()
-	}
-	for _, x := range set.all {
-		d.Dictionaries = append(d.Dictionaries, storedDictionary{x.ID, x.Bytes, x.AddedUs, x.sum})
-	}
-	d.Active, d.Retired = set.active, set.retired
-	return d
-}
-
-// read is the inverse of data.
-func (d *storedData) read(cfg *Config) (*dictionaries, error) {
-	if d.Compression != "" {
-		a, err := message.ParseAlgorithm(d.Compression)
-		if err != nil {
-			return nil, err
-		}
-		cfg.Compression = wire.Choose(a)
-	}
-	if d.Level != nil {
-		cfg.Level = wire.Choose(min(*d.Level, 254))
-	}
-	if d.Encoding != "" {
-		e, err := message.ParseEncoding(d.Encoding)
-		if err != nil {
-			return nil, err
-		}
-		cfg.Encoding = wire.Choose(e)
-	}
-	bad := func(field, format string, args ...any) error {
-		return fault.New(fault.Corrupted, "read settings").WithField(field).WithDetail(format, args...)
-	}
-	if n := len(d.Dictionaries); n > DictionariesMax {
-		return nil, bad("dictionaries", "there are %d", n)
-	}
-	if n := len(d.Retired); n > retiredMax {
-		return nil, bad("retired_dictionaries", "there are %d", n)
-	}
-	set := &dictionaries{active: d.Active, retired: d.Retired}
-	now := time.Now().UnixMicro()
-	for _, x := range d.Dictionaries {
-		if x.ID == 0 || set.find(x.ID) != nil || x.Bytes < 1 || x.Bytes > DictionaryBytesMax {
-			return nil, bad("dictionaries", "dictionary %08x of %d bytes", x.ID, x.Bytes)
-		}
-		y := &dictionary{Dictionary: Dictionary{x.ID, x.Bytes, x.AddedUs}, sum: x.Sum}
-		y.used.Store(now) // up to the moment before, for all that is known
-		set.all = append(set.all, y)
-	}
-	if d.Active != 0 && set.find(d.Active) == nil {
-		return nil, bad("active_dictionary", "%08x is none of the topic's", d.Active)
-	}
-	return set, nil
-}
 
 // removeSpent removes blobs that the catalogue has named as spent, and returns
 // those that could not be.
@@ -265,7 +169,7 @@ func (c *Catalogue) LoadDictionary(name string, id uint32) ([]byte, error) {
 	if d == nil {
 		return nil, errNoDictionary("load dictionary", name, id)
 	}
-	b, err := c.opts.Engine.LoadMeta(dictionaryName(t.ID, id))
+	b, err := c.opts.Engine.LoadMeta(DictionaryName(t.ID, id))
 	switch {
 	case errors.Is(err, fault.NotFound):
 		return nil, errNoDictionary("load dictionary", name, id)
@@ -324,7 +228,7 @@ func (c *Catalogue) AddDictionary(name string, id uint32, b []byte) (*Topic, err
 	}
 	now := time.Now().UnixMicro()
 	d := &dictionary{Dictionary: Dictionary{id, len(b), now}, sum: sum}
-	if err := c.addDictionary(t, set.with(d, drop), dictionaryName(t.ID, id), b, drop); err != nil {
+	if err := c.addDictionary(t, set.with(d, drop), DictionaryName(t.ID, id), b, drop); err != nil {
 		if drop != nil {
 			drop.closed.Store(false)
 		}
@@ -348,7 +252,7 @@ func (c *Catalogue) addDictionary(t *Topic, n *dictionaries, name string, b []by
 	done := v.clone()
 	done.spent = slices.DeleteFunc(done.spent, func(s string) bool { return s == name })
 	if drop != nil {
-		done.spent = append(done.spent, dictionaryName(t.ID, drop.ID))
+		done.spent = append(done.spent, DictionaryName(t.ID, drop.ID))
 	}
 	t.dicts.Store(n)
 	if err := c.store(done); err != nil {

@@ -47,7 +47,7 @@ func wantMeta(t *testing.T, eng storage.Engine, topic *Topic, ids ...uint32) {
 		there[id] = true
 	}
 	for id := uint32(1); id <= 20; id++ {
-		_, err := eng.LoadMeta(dictionaryName(topic.ID, id))
+		_, err := eng.LoadMeta(DictionaryName(topic.ID, id))
 		if there[id] != (err == nil) || err != nil && fault.CodeOf(err) != fault.NotFound {
 			t.Errorf("blob of dictionary %d: %v", id, err)
 		}

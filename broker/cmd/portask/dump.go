@@ -2,9 +2,11 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -15,6 +17,7 @@ import (
 	"github.com/portask/portask/broker/internal/vfs"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/storage/disklog"
+	"github.com/portask/portask/broker/topic"
 )
 
 func newLogDump(g *globals) *cobra.Command {
@@ -41,7 +44,7 @@ over; the exit code is 10 then.
 				return err
 			}
 			out := bufio.NewWriter(cmd.OutOrStdout())
-			d := &dumper{out: out, json: g.output == "json", batches: batches, messages: messages, format: f, names: make(map[string]string)}
+			d := &dumper{out: out, json: g.output == "json", batches: batches, messages: messages, format: f, names: make(map[string]string), dicts: make(map[string][]byte)}
 			err = disklog.Inspect(vfs.OS(), args[0], filter, d.item)
 			if ferr := out.Flush(); err == nil {
 				err = ferr
@@ -69,7 +72,10 @@ type dumper struct {
 	json              bool
 	batches, messages bool
 	format            format
-	names             map[string]string // topic id to name, where the catalogue tells
+	names             map[string]string       // topic id to name, where the catalogue tells
+	dicts             map[string][]byte       // by the name of the file
+	dict              *compression.Dictionary // the last one used
+	dictName          string
 	damaged           int
 	buf, body         []byte
 	reader            message.Reader
@@ -79,6 +85,9 @@ func (d *dumper) item(it *disklog.Item) error {
 	switch it.Kind {
 	case disklog.ItemMeta:
 		d.learnNames(it)
+		if name := filepath.Base(it.File); strings.HasPrefix(name, topic.DictionaryPrefix) && d.messages {
+			d.dicts[name] = bytes.Clone(it.Bytes)
+		}
 		if d.json {
 			return d.line(map[string]any{"kind": "metadata", "file": it.File, "bytes": it.Len})
 		}
@@ -160,8 +169,11 @@ func (d *dumper) batch(it *disklog.Item) error {
 	if err != nil {
 		return err
 	}
-	d.body, err = compression.AppendDecompress(d.body[:0], body, e.Attributes.Algorithm(), b.RawSize(), compression.Limits{})
-	if err != nil {
+	if d.body, err = d.decompress(it, body, e.Attributes.Algorithm(), b.RawSize()); err != nil {
+		if id, missing := compression.UnknownDictionary(err); missing {
+			d.damaged++
+			return d.printf("  %s: the batch at %d needs dictionary %08x, which is not there\n", it.File, it.Pos, id)
+		}
 		return err
 	}
 	b.Messages(&d.reader, &section, d.body, &storedLimits)
@@ -181,6 +193,24 @@ func (d *dumper) batch(it *disklog.Item) error {
 		}
 	}
 	return d.reader.Err()
+}
+
+// decompress uses the memory of the body before.
+func (d *dumper) decompress(it *disklog.Item, body []byte, a message.Algorithm, declared int) ([]byte, error) {
+	if id, _ := compression.FrameDictionary(body); id != 0 && a == message.Zstd {
+		name := topic.DictionaryName(it.Log.Topic, id)
+		if b := d.dicts[name]; b != nil && name != d.dictName {
+			x, err := compression.ParseDictionary(b)
+			if err != nil {
+				return d.body, err
+			}
+			d.dict, d.dictName = x, name
+		}
+		if name == d.dictName {
+			return d.dict.AppendDecompress(d.body[:0], body, declared, compression.Limits{})
+		}
+	}
+	return compression.AppendDecompress(d.body[:0], body, a, declared, compression.Limits{})
 }
 
 // learnNames reads the topics' names from the catalogue; where it cannot, ids
