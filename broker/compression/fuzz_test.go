@@ -34,7 +34,11 @@ func fuzzDecoder(f *testing.F, a message.Algorithm) {
 			t.Fatal("dst was overwritten")
 		}
 		if err != nil {
-			if !errors.Is(err, fault.Corrupted) && !errors.Is(err, fault.TooLarge) {
+			id, missing := UnknownDictionary(err)
+			if missing && (a != message.Zstd || id == 0 || !errors.Is(err, fault.NotFound)) {
+				t.Fatalf("dictionary %d is missing: %v", id, err)
+			}
+			if !errors.Is(err, fault.Corrupted) && !errors.Is(err, fault.TooLarge) && !missing {
 				t.Fatalf("untyped error: %v", err)
 			}
 			if len(out) != len(dst) {
