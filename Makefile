@@ -17,6 +17,9 @@ RACE     := ./broker/message/id/... ./broker/mempool/... ./broker/partition/... 
 # without it in the stage before, and with it in `make race`.
 LONE     := TestTruncateAtEveryLength|TestBitFlips|TestCrashAtEveryBoundary|TestFaultAtEveryCall
 
+# Packages that lend or hold chunks and records; `make leases` runs their tests with every lease recorded.
+LEASES   := ./broker/mempool/... ./broker/partition/... ./broker/topic/... ./broker/storage/memlog/... ./broker/server/...
+
 # Seconds per fuzz target in `make fuzz`.
 FUZZTIME ?= 10s
 # A directory whose files `make demo` sends instead of the test data.
@@ -47,6 +50,7 @@ test: ## everything a change must pass, with the seconds of each stage (at most 
 	@$(STAGE) 'architecture' $(GO) test -count=1 ./ci/arch
 	@$(STAGE) 'tests, with the fault campaigns' $(GO) test -timeout 10m work
 	@$(STAGE) 'concurrency packages under the race detector' $(GO) test -race -timeout 10m -skip '$(LONE)' $(RACE)
+	@$(STAGE) 'leases of memory' $(MAKE) leases
 	@echo 'make test: passed'
 
 .PHONY: prerequisites
@@ -58,6 +62,10 @@ prerequisites:
 .PHONY: race
 race: prerequisites ## every test under the race detector
 	@$(GO) test -race -timeout 60m work
+
+.PHONY: leases
+leases: ## tests of what lends or holds memory, with leaks, second releases and uses after release found
+	@$(GO) test -tags leasecheck -timeout 10m $(LEASES)
 
 .PHONY: lint
 lint: ## gofmt, vet, staticcheck, each module by itself, other systems, known vulnerabilities

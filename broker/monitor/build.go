@@ -17,14 +17,13 @@ import (
 
 // Report takes a Report.
 func (m *Monitor) Report() *Report {
+	sys := m.systemNow() // before Time: it may be read anew
 	r := &Report{Version: m.opts.Version, Go: runtime.Version(), Node: m.opts.Node, Time: time.Now(), Uptime: time.Since(m.began)}
 	r.Latencies, r.Interval = m.lat.get()
-	if s := m.system.Load(); s != nil {
-		r.system(s)
-		r.Sampled = s.At.Sub(m.began)
-		if r.System.Disk != nil {
-			r.System.Disk.Path = m.opts.Path
-		}
+	r.system(sys)
+	r.Sampled = sys.At.Sub(m.began)
+	if r.System.Disk != nil {
+		r.System.Disk.Path = m.opts.Path
 	}
 	r.Process.runtime()
 	r.Ready, r.Components = m.components()
@@ -107,7 +106,8 @@ func (r *Report) shown(s *server.Server, l *ledger) {
 		RemovedBytes: int64(f.total.removed), Corruptions: f.now.corruptions}
 	p := &st.Pool
 	r.Pools = []Pool{{Name: "chunks", LiveBytes: p.LiveBytes, KeptBytes: p.KeptBytes, FreeBytes: p.FreeBytes, LimitBytes: p.MaxBytes,
-		Gets: p.Gets, Misses: p.Misses, Refused: p.Refused}}
+		Gets: p.Gets, Misses: p.Misses, Refused: p.Refused},
+		{Name: "records", LiveBytes: st.Loops.RecordBytes + int64(st.RecordBytes)}}
 	for _, q := range s.Queues() {
 		r.Queues = append(r.Queues, Queue{Name: q.Name, Depth: int64(q.Depth), Capacity: int64(q.Capacity), Added: q.Added, Refused: q.Refused})
 	}

@@ -107,18 +107,22 @@ var (
 	dQueueCap = brokerDescs.desc("queue_capacity", "The most that a queue takes; those bounded by what their entries belong to are left out.", "queue")
 
 	dQueued     = brokerDescs.desc("queue_added_total", "What was put into a queue; queues that do not count it are left out.", "queue")
+	dQueueDeep  = brokerDescs.desc("queue_deepest", "The most that waited in a queue at once since the start; queues that do not count it are left out.", "queue")
+	dQueueWait  = brokerDescs.desc("queue_waited_total", "Work that found all workers of its pool busy when it was put into a queue.", "queue")
 	dQueueNo    = brokerDescs.desc("queue_refused_total", "Offers that found a queue full and were refused with an error.", "queue")
 	dWorkers    = brokerDescs.desc("workers", "Goroutines of a worker pool: syncs, deferred appends, history, requests.", "pool")
 	dWorkersMax = brokerDescs.desc("workers_limit", "The most goroutines that a worker pool takes.", "pool")
+	dWorkersNew = brokerDescs.desc("workers_started_total", "Goroutines of a worker pool that began.", "pool")
 	dWorkersOn  = brokerDescs.desc("workers_busy", "Goroutines of a worker pool that have work now.", "pool")
 
-	dPoolLive    = brokerDescs.desc("pool_live_bytes", "Memory of a pool in use, kept recent batches included.", "pool")
+	dPoolLive    = brokerDescs.desc("pool_live_bytes", "Memory of a pool in use, kept recent batches included: chunks of batches; records of connections, producers and subscriptions.", "pool")
 	dPoolKept    = brokerDescs.desc("pool_kept_bytes", "Memory of a pool that keeps recent batches for consumers at the tail.", "pool")
 	dPoolFree    = brokerDescs.desc("pool_free_bytes", "Memory of a pool that is free for reuse.", "pool")
 	dPoolLimit   = brokerDescs.desc("pool_limit_bytes", "The most memory that a pool lends.", "pool")
 	dPoolGets    = brokerDescs.desc("pool_gets_total", "Times memory was taken from a pool.", "pool")
 	dPoolMisses  = brokerDescs.desc("pool_misses_total", "Times a pool had to ask the system for memory.", "pool")
 	dPoolRefused = brokerDescs.desc("pool_refused_total", "Times a pool was at its limit and refused.", "pool")
+	dPoolTrimmed = brokerDescs.desc("pool_trimmed_bytes_total", "Free memory of a pool given back to the system because the demand did not need it.", "pool")
 
 	dFree      = brokerDescs.desc("storage_free_bytes", "Bytes that the engine can still store.")
 	dSize      = brokerDescs.desc("storage_size_bytes", "What the free bytes are counted against: the file system, or the engine's memory.")
@@ -272,6 +276,8 @@ func (e emitter) traffic(s *server.Server) {
 	e.count(dPoolGets, p.Gets, chunks)
 	e.count(dPoolMisses, p.Misses, chunks)
 	e.count(dPoolRefused, p.Refused, chunks)
+	e.count(dPoolTrimmed, uint64(p.TrimmedBytes), chunks)
+	e.gauge(dPoolLive, float64(st.Loops.RecordBytes)+float64(st.RecordBytes), "records")
 	for _, q := range s.Queues() {
 		e.gauge(dQueue, float64(q.Depth), q.Name)
 		if q.Capacity > 0 {
@@ -279,6 +285,8 @@ func (e emitter) traffic(s *server.Server) {
 		}
 		if q.Added > 0 {
 			e.count(dQueued, q.Added, q.Name)
+			e.gauge(dQueueDeep, float64(q.Deepest), q.Name)
+			e.count(dQueueWait, q.Waited, q.Name)
 		}
 		e.count(dQueueNo, q.Refused, q.Name)
 	}
@@ -286,6 +294,7 @@ func (e emitter) traffic(s *server.Server) {
 		e.gauge(dWorkers, float64(w.Workers), w.Name)
 		e.gauge(dWorkersMax, float64(w.Most), w.Name)
 		e.gauge(dWorkersOn, float64(w.Busy), w.Name)
+		e.count(dWorkersNew, w.Started, w.Name)
 	}
 	g := &st.Storage
 	e.gauge(dHeld, float64(g.HeldBytes))

@@ -37,6 +37,7 @@ type Counters struct {
 	HistoryReads                          uint64 // DELIVER frames that were read from the log
 	Leases                                uint64 // half-written frames whose memory was gone, and that went on from the log
 	Connections, Producers, Subscriptions uint64 // now
+	RecordBytes                           uint64 // now: slabs of producers and subscriptions
 }
 
 // loopStats are counted by the loop in plain fields.
@@ -52,14 +53,20 @@ type loopStats struct {
 }
 
 // published is what others may read of a loop's counters. The loop stores what
-// has changed at the end of each turn, so that readers cost it nothing, whoever
-// and however many they are, and a reader waits for nobody.
+// has changed every publishEvery at most, and at its ticks, so that readers cost
+// it nothing, whoever and however many they are, and a reader waits for nobody.
 type published struct {
-	last Counters // what was stored; the loop's own
+	at   int64    // when the end of a turn published last, ms; the loop's own, as the next
+	last Counters // what was stored
 	now  [numCounters]atomic.Uint64
 	// failed counts ERROR frames by code: too few to be collected first.
 	failed [codes]atomic.Uint64
 }
+
+// publishEvery is in ms. A store costs 5 ns and comparing all counters 100: once
+// in 10 ms that is nothing, each turn it was a percent of small turns. A tick
+// follows traffic within 100 ms, so nothing stays unpublished.
+const publishEvery = 10
 
 // codes is above all codes of fault.
 const codes = 256
@@ -67,14 +74,14 @@ const codes = 256
 // fields are the counters in the order of published.now.
 func (c *Counters) fields() [numCounters]*uint64 {
 	return [...]*uint64{&c.Opened, &c.Closed, &c.Frames, &c.Errors, &c.BatchesIn, &c.MessagesIn, &c.BytesIn, &c.Acks, &c.Duplicates,
-		&c.Delivers, &c.BatchesOut, &c.BytesOut, &c.MessagesOut, &c.HistoryReads, &c.Leases, &c.Connections, &c.Producers, &c.Subscriptions, &c.UncompressedIn,
+		&c.Delivers, &c.BatchesOut, &c.BytesOut, &c.MessagesOut, &c.HistoryReads, &c.Leases, &c.Connections, &c.Producers, &c.Subscriptions, &c.UncompressedIn, &c.RecordBytes,
 		&c.BatchesBy[0], &c.BatchesBy[1], &c.BatchesBy[2], &c.BatchesBy[3], &c.BatchesBy[4], &c.BatchesBy[5]}
 }
 
 // Algorithms is the number of compression algorithms, none included.
 const Algorithms = int(message.Brotli) + 1
 
-const numCounters = 19 + Algorithms
+const numCounters = 20 + Algorithms
 
 func (l *loop) publish() {
 	c := l.counters()
@@ -90,7 +97,7 @@ func (l *loop) publish() {
 	l.shared.last = c
 }
 
-// Counters are those of one loop as of the end of its last turn.
+// counters are those of one loop as it published them last.
 func (p *published) counters() (c Counters) {
 	for i, v := range c.fields() {
 		*v = p.now[i].Load()
@@ -98,8 +105,8 @@ func (p *published) counters() (c Counters) {
 	return c
 }
 
-// Stats returns the figures as of the end of each loop's last turn. It waits for
-// no loop and wakes none.
+// Stats returns the figures, those of the loops up to 100 ms old. It waits for no
+// loop and wakes none.
 func (s *Server) Stats() Stats {
 	out := Stats{Loops: s.ev.Stats(), Pool: s.pool.Stats(), Storage: s.opts.Engine.Stats()}
 	for _, l := range s.loops {
@@ -118,7 +125,8 @@ func (l *loop) counters() Counters {
 		BytesIn: t.bytesIn, Acks: t.acks, Duplicates: t.duplicates, Delivers: t.delivers, BatchesOut: t.batchesOut, BytesOut: t.bytesOut,
 		MessagesOut: t.messagesOut, HistoryReads: t.historyReads, Leases: t.leases, Connections: t.opened - t.closed,
 		Producers: uint64(l.prods.Live()), Subscriptions: uint64(l.subs.Live()),
-		UncompressedIn: t.uncompressedIn, BatchesBy: t.batchesBy}
+		UncompressedIn: t.uncompressedIn, BatchesBy: t.batchesBy,
+		RecordBytes: uint64(l.prods.Stats().Bytes + l.subs.Stats().Bytes)}
 }
 
 // Errors counts the ERROR frames that were sent, by code; those of codes that
@@ -146,7 +154,8 @@ type turnClock struct {
 // received reads the turn's clock.
 func (l *loop) received() int64 {
 	if l.turn.mono == 0 {
-		l.turn = turnClock{wall: time.Now().UnixMicro(), mono: latency.Now()}
+		now := time.Now()
+		l.turn = turnClock{wall: now.UnixMicro(), mono: latency.At(now)}
 	}
 	return l.turn.mono
 }

@@ -103,10 +103,12 @@ func problemsOf(err error, file string) []configProblem {
 
 // configSetting is a line of `portask config show`.
 type configSetting struct {
-	Key    string `json:"key"`
-	Value  string `json:"value"`
-	Origin string `json:"origin"`
-	Live   bool   `json:"live"`
+	Key   string `json:"key"`
+	Value string `json:"value"`
+	// Effective is what auto comes to on this machine.
+	Effective string `json:"effective,omitempty"`
+	Origin    string `json:"origin"`
+	Live      bool   `json:"live"`
 }
 
 func newConfigShow(g *globals) *cobra.Command {
@@ -115,21 +117,26 @@ func newConfigShow(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show",
 		Short: "Print every setting with where it came from",
-		Long:  "Print every setting a broker would run with, given the same --config, variables and flags, and where each came from.",
+		Long:  "Print every setting a broker would run with, given the same --config, variables and flags, and where each came from.\nBehind auto stands what it comes to on this machine, within the control group of the command.",
 		Args:  exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, snap, err := l.load()
+			o, snap, err := l.load()
 			if err != nil {
 				return err
 			}
+			effective := o.effective()
 			all := []configSetting{}
 			var rows [][]string
 			for _, s := range snap.Settings {
 				if changed && s.Origin.Layer == config.LayerDefault {
 					continue
 				}
-				all = append(all, configSetting{s.Path, s.Text, s.Origin.String(), s.Live})
-				rows = append(rows, []string{s.Path, s.Text, s.Origin.String()})
+				all = append(all, configSetting{s.Path, s.Text, effective[s.Path], s.Origin.String(), s.Live})
+				text := s.Text
+				if e := effective[s.Path]; e != "" {
+					text += " (" + e + ")"
+				}
+				rows = append(rows, []string{s.Path, text, s.Origin.String()})
 			}
 			return g.print(cmd.OutOrStdout(), all, []string{"KEY", "VALUE", "ORIGIN"}, rows)
 		},

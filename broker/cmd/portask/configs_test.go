@@ -174,11 +174,12 @@ func TestTableAgreesWithComponents(t *testing.T) {
 			continue
 		}
 		limits, word, _ := strings.Cut(limits, ", or ")
+		words := strings.Split(word, ", or ")
 		least, most, ok := strings.Cut(limits, " to ")
 		if !ok {
 			t.Errorf("%s: limits %q", k.Path(), limits)
 		}
-		for _, text := range []string{least, most, word} {
+		for _, text := range append([]string{least, most}, words...) {
 			if text == "" {
 				continue
 			}

@@ -35,7 +35,7 @@ func newDoctor(g *globals) *cobra.Command {
 	var data string
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Examine the machine: descriptors, disk sync speed, clock",
+		Short: "Examine the machine: descriptors, limits, disk sync speed, clock",
 		Long: `Examine the machine a broker is to run on and say what to change. Each check has a verdict:
 ok, warn (works, with less than the machine could give), bad (fix it first) or unknown (the system does not tell).
 The exit code is 0 unless a check is bad.
@@ -43,7 +43,7 @@ The exit code is 0 unless a check is bad.
 The disk check writes and syncs a file of 4 KiB in the data directory for at most a second, and removes it.`,
 		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			findings := []finding{checkDescriptors()}
+			findings := append([]finding{checkDescriptors()}, checkGroup()...)
 			findings = append(findings, checkDisk(data)...)
 			findings = append(findings, checkClockSource(), checkClockSync())
 			rows := make([][]string, 0, len(findings))

@@ -132,6 +132,14 @@ func serve(ctx context.Context, l *launch, stdout, stderr io.Writer) (err error)
 		log.Warn("the configuration is of an earlier version", "note", note)
 	}
 
+	settled := make(chan struct{})
+	defer func() { <-settled }()
+	ctx, cancelSettle := context.WithCancel(ctx)
+	defer cancelSettle()
+	go func() {
+		defer close(settled)
+		settle(ctx, log)
+	}()
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve() }()
 	select {

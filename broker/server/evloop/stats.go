@@ -19,6 +19,7 @@ type Stats struct {
 
 	InBorrowedBytes int64 // chunks that incomplete units hold
 	OutQueuedBytes  int64 // chunks that queued output holds
+	RecordBytes     int64 // slabs of the connections' records
 }
 
 // Kinds of counters, the order of counters.v.
@@ -40,6 +41,7 @@ const (
 	kAcceptErrors
 	kInBorrowed // a gauge
 	kOutQueued  // a gauge
+	kRecords    // a gauge
 	nKinds
 )
 
@@ -56,6 +58,7 @@ func (l *Loop) publish() {
 	n := &l.n
 	n.v[kInBorrowed] = uint64(l.inBytes)
 	n.v[kOutQueued] = uint64(l.outBytes)
+	n.v[kRecords] = uint64(l.slab.Stats().Bytes)
 	for i := range n.v {
 		if n.v[i] != n.last[i] {
 			n.last[i] = n.v[i]
@@ -74,7 +77,7 @@ func (l *Loop) Stats() Stats {
 		Turns: at(kTurns), Wakes: at(kWakes), Starved: at(kStarved),
 		Reads: at(kReads), Writes: at(kWrites), Sendfiles: at(kSendfiles),
 		Waits: at(kWaits), Accepts: at(kAccepts), AcceptErrors: at(kAcceptErrors),
-		InBorrowedBytes: int64(at(kInBorrowed)), OutQueuedBytes: int64(at(kOutQueued)),
+		InBorrowedBytes: int64(at(kInBorrowed)), OutQueuedBytes: int64(at(kOutQueued)), RecordBytes: int64(at(kRecords)),
 	}
 }
 
@@ -97,4 +100,5 @@ func (s *Stats) add(t Stats) {
 	s.AcceptErrors += t.AcceptErrors
 	s.InBorrowedBytes += t.InBorrowedBytes
 	s.OutQueuedBytes += t.OutQueuedBytes
+	s.RecordBytes += t.RecordBytes
 }
