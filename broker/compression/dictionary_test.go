@@ -301,6 +301,14 @@ func TestPolicyDictionary(t *testing.T) {
 	if len(out) > len(without)*3/4 {
 		t.Errorf("%d bytes became %d with the dictionary, %d without", len(src), len(out), len(without))
 	}
+	// Bodies too small for an encoder alone are tried with it, and tiny ones not.
+	small := orders(1, 8)[0]
+	if out, a = p.Compress(nil, small); a != message.Zstd || len(small) < dictionaryMinBytes || len(small) >= p.MinBytes || len(out)*2 > len(small) {
+		t.Errorf("%d bytes became %d, %s", len(small), len(out), a)
+	}
+	if out, a = p.Compress(nil, small[:dictionaryMinBytes-1]); a != message.None || len(out) != 0 {
+		t.Errorf("%d bytes were tried, %s", dictionaryMinBytes-1, a)
+	}
 	p.Algorithm = message.LZ4 // the dictionary is of zstd alone
 	if out, a = p.Compress(nil, src); a != message.LZ4 {
 		t.Errorf("%s, %d bytes", a, len(out))

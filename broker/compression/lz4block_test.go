@@ -74,8 +74,10 @@ func TestLZ4BlockBomb(t *testing.T) {
 			t.Errorf("declared %d, limits %+v: took %d bytes, more than %d", c.declared, c.lim, took, c.memory)
 		}
 	}
-	for cut := 1; cut < 100; cut++ {
-		if _, err := AppendDecompressLZ4Block(nil, bomb[:cut], real, Limits{Bytes: real, Ratio: real}); !errors.Is(err, fault.Corrupted) {
+	src := text(3000)
+	enc, _ := AppendLZ4Block(nil, src, LevelFastest)
+	for cut := 1; cut < len(enc); cut++ {
+		if _, err := AppendDecompressLZ4Block(nil, enc[:cut], len(src), Limits{Ratio: len(src)}); !errors.Is(err, fault.Corrupted) {
 			t.Fatalf("cut at %d: %v", cut, err)
 		}
 	}
