@@ -12,8 +12,8 @@ import (
 // Snappy is written by klauspost's encoder and read by golang's: the first is
 // as fast with a slightly better ratio (0.45 against 0.44 ns/B, 3.20 against
 // 3.24 at 64 KiB; 3.40 against 3.06 at 256 KiB on the training corpus) and
-// offers levels; two libraries check each other in every round trip. BenchmarkSnappy has both
-// sides of both.
+// offers levels; two libraries check each other in every round trip.
+// BenchmarkSnappy stands both sides of both beside each other.
 
 // boundSnappy: the length as a varint and one literal with its header.
 func boundSnappy(n int) int { return s2.MaxEncodedLen(n) }
