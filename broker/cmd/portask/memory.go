@@ -143,14 +143,22 @@ func (p memoryPlan) tell(log *slog.Logger) {
 
 // settleAfter is when a broker gives back what only its start needed: late
 // enough not to slow down those who wait for it.
-const settleAfter = 2 * time.Second
+const settleAfter = 5 * time.Second
 
-// settle gives it back: garbage of recovery, and the program's pages.
-func settle(ctx context.Context, log *slog.Logger) {
-	select {
-	case <-ctx.Done():
-		return
-	case <-time.After(settleAfter):
+// settle gives it back, the garbage of recovery and the program's pages, as soon
+// as the broker is idle; who has connections has other things to do.
+func settle(ctx context.Context, idle func() bool, log *slog.Logger) {
+	again := time.NewTicker(settleAfter)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+		}
+		if idle() {
+			break
+		}
 	}
 	debug.FreeOSMemory()
 	if err := forgetProgram(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
