@@ -28,6 +28,8 @@ type Client struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // links' goroutines
 
+	server atomic.Pointer[Server] // of the last handshake
+
 	turn atomic.Uint32 // link for the next producer or consumer
 
 	mu     sync.Mutex

@@ -313,6 +313,7 @@ func (c *Client) shake(nc net.Conn, addr string) (*conn, error) {
 			WithLimit(int64(ok.Version), wire.Version)
 	}
 	ok.MaxFrame = wire.NegotiateMaxFrame(hello.MaxFrame, ok.MaxFrame)
+	c.server.Store(&Server{Version: ok.ServerVersion, ClusterID: ok.ClusterID, NodeID: ok.NodeID})
 	cn := newConn(c, addr, nc, in, ok)
 	in.reads = &cn.reads
 	return cn, nil

@@ -28,6 +28,7 @@ type producer struct {
 
 	// Owned by the goroutine that sends.
 	n     int // messages sent
+	last  *out
 	phase int // of the last send
 	value []byte
 	key   [16]byte
@@ -109,10 +110,15 @@ type slot struct {
 	intended, sent int64
 }
 
+// slotsAtOnce are taken from those answered last, which are in the cache still.
+const slotsAtOnce = 64
+
 func (o *out) slot() *slot {
 	if len(o.slots) == 0 {
 		o.mu.Lock()
-		o.slots, o.back = o.back, o.slots
+		at := max(0, len(o.back)-slotsAtOnce)
+		o.slots = append(o.slots, o.back[at:]...)
+		o.back = o.back[:at]
 		o.mu.Unlock()
 	}
 	if n := len(o.slots); n > 0 {
@@ -125,12 +131,8 @@ func (o *out) slot() *slot {
 	return s
 }
 
-// suspectWait is how long a hand-over may last before it is asked whether the
-// client's buffer was full.
-const suspectWait = time.Millisecond
-
 // send makes and hands over one message. It waits while the client's buffer or
-// the verification window is full, and then says that it was held.
+// the verification window is full; of the latter it says that it was held.
 func (p *producer) send(ctx context.Context, intended int64, phase int, item pace.Item) (held bool, err error) {
 	r := p.r
 	o := p.outs[0]
@@ -157,9 +159,13 @@ func (p *producer) send(ctx context.Context, intended int64, phase int, item pac
 	if err != nil {
 		lane.Failed(seq)
 		p.failed.Add(1)
+		o.slots = append(o.slots, s)
 		return held, err
 	}
-	sent := r.clock.Now()
+	sent := intended // closed loop
+	if p.free == nil {
+		sent = r.clock.Now()
+	}
 	s.lane, s.seq, s.phase, s.intended, s.sent = lane, seq, phase, intended, sent
 	p.m.Value, p.m.Timestamp = p.value, r.wall+sent/1000
 	p.phase = r.phaseAt(sent, p.phase)
@@ -170,12 +176,13 @@ func (p *producer) send(ctx context.Context, intended int64, phase int, item pac
 		o.slots = append(o.slots, s)
 		return held, err
 	}
-	// A long call may also be this thread's own bad luck; that is dispatch lag.
-	if r.clock.Now()-sent > int64(suspectWait) && o.d.Congested() {
-		held = true
-	}
+	p.last = o
 	return held, nil
 }
+
+// congested is asked when a hand-over was long: a full buffer of the client's,
+// or this thread's own bad luck? The latter is dispatch lag.
+func (p *producer) congested() bool { return p.last != nil && p.last.d.Congested() }
 
 // choose picks a partition, and a key if messages have them: 0 stands for none.
 // The key's bytes are in p.m.
@@ -231,16 +238,15 @@ func (s *slot) answered(err error) {
 func (p *producer) loop(ctx, work context.Context) error {
 	end := p.r.timeline[len(p.r.timeline)-1]
 	for {
-		now := p.r.clock.Now()
-		if now >= end {
-			return nil
-		}
 		select {
 		case <-p.free:
 		case <-ctx.Done():
 			return nil
 		}
-		now = max(p.r.clock.Now(), p.r.timeline[0])
+		now := max(p.r.clock.Now(), p.r.timeline[0])
+		if now >= end {
+			return nil
+		}
 		phase := min(p.r.phaseAt(now, p.phase), len(p.r.s.Phases)-1)
 		// Sending outlives ctx: the call does not return before the client has the message.
 		if _, err := p.send(work, now, phase, pace.Item{}); err != nil {

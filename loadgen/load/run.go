@@ -323,15 +323,16 @@ func (r *Run) produce(ctx, work context.Context) error {
 		wg.Wait()
 		return ctx.Err()
 	}
-	var n int
-	st, err := pace.Run(ctx, pace.Options{Clock: r.clock, Schedule: r.sequence, Quantum: r.s.Limits.Quantum, Observe: r.dispatched, Spun: &r.spun},
-		func(intended int64) (bool, error) {
-			p := r.producers[n]
-			if n++; n == len(r.producers) {
-				n = 0
-			}
-			return p.send(ctx, intended, r.sequence.Phase(), r.sequence.Item())
-		})
+	n := -1
+	st, err := pace.Run(ctx, pace.Options{
+		Clock: r.clock, Schedule: r.sequence, Quantum: r.s.Limits.Quantum, Observe: r.dispatched, Spun: &r.spun,
+		Congested: func() bool { return r.producers[n].congested() },
+	}, func(intended int64) (bool, error) {
+		if n++; n == len(r.producers) {
+			n = 0
+		}
+		return r.producers[n].send(ctx, intended, r.sequence.Phase(), r.sequence.Item())
+	})
 	r.mu.Lock()
 	r.paced = st
 	r.mu.Unlock()
@@ -352,10 +353,15 @@ func (r *Run) dispatched(_, late int64, held bool) {
 	}
 }
 
+// lossWait is how long nothing may happen, with everything answered and every
+// consumer at the end of what is stored, before what is missing is lost.
+const lossWait = time.Second
+
 // drain waits until every message has an outcome, every acknowledged one was
 // delivered, and the consumers have read what is stored (so that a duplicate
-// stored last is seen too). It gives up after Limits.Drain without progress and
-// then returns false.
+// stored last is seen too). What is acknowledged and still missing when the
+// consumers have read everything is lost; that takes lossWait. drain gives up
+// after Limits.Drain without progress and then returns false.
 func (r *Run) drain(ctx context.Context) bool {
 	for _, p := range r.producers {
 		r.flushing.Go(func() { p.flush(ctx) })
@@ -364,25 +370,32 @@ func (r *Run) drain(ctx context.Context) bool {
 	at := time.Now()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	caught := 0 // readers known to have caught up: nothing more is stored then
 	for {
 		now := r.tracker.Counts()
-		if now.Outstanding() == 0 {
-			for caught < len(r.readers) && r.readers[caught].caughtUp(ctx) {
-				caught++
-			}
-			if caught == len(r.readers) {
-				return true
-			}
-		}
 		if now != last {
 			last, at = now, time.Now()
 		}
-		if time.Since(at) > r.s.Limits.Drain {
+		still := time.Since(at)
+		switch {
+		case now.Outstanding() == 0 && r.caughtUp(ctx):
+			return true
+		case now.Unanswered == 0 && still > min(lossWait, r.s.Limits.Drain) && r.caughtUp(ctx):
+			return true
+		case still > r.s.Limits.Drain:
 			return false
 		}
 		<-tick.C
 	}
+}
+
+// caughtUp reports whether every consumer has read what is stored.
+func (r *Run) caughtUp(ctx context.Context) bool {
+	for _, x := range r.readers {
+		if !x.caughtUp(ctx) {
+			return false
+		}
+	}
+	return true
 }
 
 // note keeps an error for the result.

@@ -57,6 +57,8 @@ type intervals struct {
 	// every is how many seconds of the collector make one interval; it doubles
 	// when there are too many.
 	every, pending int
+	// max is the most intervals; 0: intervalsMax.
+	max int
 }
 
 type kept struct {
@@ -78,6 +80,9 @@ func (x *intervals) add(v Interval, h *Histograms) {
 	if x.every == 0 {
 		x.every = 1
 	}
+	if x.max == 0 {
+		x.max = intervalsMax
+	}
 	if x.pending > 0 {
 		x.all[len(x.all)-1].merge(&k)
 	} else {
@@ -86,13 +91,13 @@ func (x *intervals) add(v Interval, h *Histograms) {
 	if x.pending++; x.pending == x.every {
 		x.pending = 0
 	}
-	if len(x.all) == intervalsMax && x.pending == 0 {
-		for i := range intervalsMax / 2 {
+	if len(x.all) == x.max && x.pending == 0 {
+		for i := range x.max / 2 {
 			x.all[2*i].merge(&x.all[2*i+1])
 			x.all[i] = x.all[2*i]
 		}
-		clear(x.all[intervalsMax/2:])
-		x.all = x.all[:intervalsMax/2]
+		clear(x.all[x.max/2:])
+		x.all = x.all[:x.max/2]
 		x.every *= 2
 	}
 }

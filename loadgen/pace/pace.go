@@ -12,6 +12,7 @@ package pace
 
 import (
 	"context"
+	"math"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,10 @@ type Options struct {
 	// Observe, if not nil, is told how late each message is handed over instead
 	// of Stats. held: because an earlier one was held back by the receiver.
 	Observe func(intended, late int64, held bool)
+	// Congested, if not nil, is asked after a send that took more than a
+	// millisecond without saying that it was held back: was it, or was it this
+	// thread's own bad luck?
+	Congested func() bool
 	// Spun, if not nil, is kept at the time spent spinning, ns: CPU that the
 	// pacer took and that is not work. It is an upper bound, since a thread may
 	// be descheduled while it spins.
@@ -57,6 +62,8 @@ const (
 	// spinMax is what is left of a wait to be spent spinning; wake-ups are
 	// rarely later than this.
 	spinMax = 60 * time.Microsecond
+	// suspectWait is how long a send may last before it is asked why.
+	suspectWait = time.Millisecond
 	// sleepMax is the longest sleep: it cannot be interrupted when ctx ends.
 	sleepMax = 50 * time.Millisecond
 	// spinShare bounds spinning to this part of the mean gap, and so the CPU
@@ -115,12 +122,23 @@ func Run(ctx context.Context, o Options, send func(intended int64) (held bool, e
 	if spun == nil {
 		spun = new(atomic.Int64)
 	}
+	// check looks at the send that began at from and ended before to. A clock
+	// reading is saved by taking the next one that is needed anyway.
+	from := int64(math.MaxInt64)
+	check := func(to int64) bool {
+		long := to-from > int64(suspectWait)
+		from = math.MaxInt64
+		return long && o.Congested != nil && o.Congested()
+	}
 	behind := false // since a send was held back, until nothing is due
 	for next := o.Schedule.Next(); next < end; {
 		if err := ctx.Err(); err != nil {
 			return st, err
 		}
 		t := now()
+		if check(t) {
+			behind = true
+		}
 		if t < next {
 			behind = false
 			gap := int64(1e9 / max(o.Schedule.Rate(), 1e-3))
@@ -148,6 +166,9 @@ func Run(ctx context.Context, o Options, send func(intended int64) (held bool, e
 		}
 		for next <= t && next < end {
 			before := now()
+			if check(before) {
+				behind = true
+			}
 			switch {
 			case o.Observe != nil:
 				o.Observe(next, before-next, behind)
@@ -158,6 +179,7 @@ func Run(ctx context.Context, o Options, send func(intended int64) (held bool, e
 				st.HeldBack++
 				st.HeldBackMax = max(st.HeldBackMax, before-next)
 			}
+			from = before
 			held, err := send(next)
 			if err != nil {
 				return st, err

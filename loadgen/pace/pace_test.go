@@ -134,6 +134,29 @@ func TestObserverIsToldInstead(t *testing.T) {
 	}
 }
 
+// A long send is the receiver's fault only if the receiver says so.
+func TestLongSendsAreAskedAbout(t *testing.T) {
+	for _, congested := range []bool{false, true} {
+		v := &virtual{}
+		o := v.options(1000, time.Second)
+		asked := 0
+		o.Congested = func() bool { asked++; return congested }
+		n := 0
+		st, err := Run(context.Background(), o, func(int64) (bool, error) {
+			if n++; n == 100 {
+				v.t += int64(200 * time.Millisecond)
+			}
+			return false, nil
+		})
+		if err != nil || st.Sent != 1000 || asked != 1 {
+			t.Fatalf("%d sent, asked %d times, %v", st.Sent, asked, err)
+		}
+		if late := time.Duration(st.Lag.Max()); (st.HeldBack >= 199) != congested || (late > 150*time.Millisecond) == congested {
+			t.Errorf("congested %v: %d held back, lag up to %v", congested, st.HeldBack, late)
+		}
+	}
+}
+
 // Spinning is told apart from work, and long waits are slept in pieces, so that
 // an end is noticed.
 func TestSpinIsAccounted(t *testing.T) {

@@ -39,7 +39,7 @@ func Load(file string, settings ...Setting) (*Scenario, error) {
 // Parse reads a scenario: JSON if the file's name ends so, else YAML. Settings
 // win over the file. The error is an *Error with every problem.
 func Parse(file string, data []byte, settings ...Setting) (*Scenario, error) {
-	src := &source{file: file, lines: map[string]int{}, flags: map[string]bool{}}
+	src := &source{file: file, lines: map[string]int{}, flags: map[string]bool{}, many: map[string]bool{}}
 	s := Default()
 	if name := strings.TrimSuffix(filepath.Base(file), filepath.Ext(file)); checkName(name) == nil {
 		s.Name = name
@@ -68,7 +68,7 @@ func Parse(file string, data []byte, settings ...Setting) (*Scenario, error) {
 // With returns the default scenario with settings: what a command line without
 // a file says.
 func With(settings ...Setting) (*Scenario, error) {
-	src := &source{lines: map[string]int{}, flags: map[string]bool{}}
+	src := &source{lines: map[string]int{}, flags: map[string]bool{}, many: map[string]bool{}}
 	s := Default()
 	src.apply(s, settings)
 	s.check(src)
@@ -81,7 +81,7 @@ func With(settings ...Setting) (*Scenario, error) {
 // Validate checks a scenario that a program made: each setting, and all
 // together. The error is an *Error.
 func (s *Scenario) Validate() error {
-	src := &source{lines: map[string]int{}, flags: map[string]bool{}}
+	src := &source{lines: map[string]int{}, flags: map[string]bool{}, many: map[string]bool{}}
 	src.each("", s.table())
 	s.check(src)
 	return src.err()
@@ -241,10 +241,7 @@ func (src *source) setItem(l *list, rest []string, path string, x Setting) {
 			found = true
 			at := path + "." + strconv.Itoa(i) + "."
 			if rest[0] == "*" {
-				// All that take it: a rate is of no use to a trace.
-				if e := find(l.at(i), rest[1]); e != nil && e.only != nil && !e.only() {
-					continue
-				}
+				src.many[at+rest[1]] = true
 			}
 			src.flags[at[:len(at)-1]] = true
 			src.set(l.at(i), rest[1:], at, x)

@@ -59,8 +59,9 @@ func (e *Error) Unwrap() error {
 // source is where settings of a scenario were given.
 type source struct {
 	file     string
-	lines    map[string]int // by path
-	flags    map[string]bool
+	lines    map[string]int  // by path
+	flags    map[string]bool // settings given beside the file
+	many     map[string]bool // of those, the ones given by a *
 	problems []Problem
 }
 

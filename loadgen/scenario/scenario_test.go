@@ -226,6 +226,13 @@ func TestSettings(t *testing.T) {
 		s.Phases[0].Duration != 20*time.Millisecond || s.Producers.Count != 5 || s.Topics[0].Partitions != 9 {
 		t.Errorf("%+v", s)
 	}
+	// A * is for all that take it, whatever comes first.
+	if s, err := With(parse("phases.*.rate=77", "phases.main.arrival=trace", "phases.main.file=x")...); err != nil || s.Phases[0].Rate != 77 {
+		t.Errorf("%v", err)
+	}
+	if _, err := With(parse("phases.*.rate=77", "loop=closed")...); err != nil {
+		t.Errorf("%v", err)
+	}
 	_, err = With(parse("phases.mian.rate=1", "producers=3", "producer.count=1", "phases.rate=3", "seed.x=1", "keys.skew=1", "phases.main.rate=fast")...)
 	for _, want := range []string{
 		"--set: phases.mian: no such item; there are 2", "--set: producers: a table", "--set: producer: unknown setting; did you mean producers?",
