@@ -101,11 +101,14 @@ func New(o Options) *Pool {
 	return p
 }
 
+// hands reports whether there is somebody to kick.
+func (p *Pool) hands() bool { return p.parked.Load() > 0 || int(p.size.Load()) < p.opts.Workers }
+
 // kick finds someone for the tasks that wait: a parked worker, else a new one. It
 // reports false if all there may be are at work; each looks at the lanes when it
 // has done its task.
 func (p *Pool) kick() bool {
-	if p.parked.Load() == 0 && int(p.size.Load()) >= p.opts.Workers {
+	if !p.hands() {
 		return false
 	}
 	p.mu.Lock()
@@ -149,7 +152,7 @@ func (p *Pool) work() {
 			}
 			continue
 		}
-		if p.backlog() {
+		if p.hands() && p.backlog() {
 			p.kick()
 		}
 		l := t.lane

@@ -156,6 +156,28 @@ func (q xsyncMPMC[T]) get(dst []T) []T {
 	return dst
 }
 
+// xsyncCounted is that with what a lane needs besides: a count, since the ring
+// itself cannot be asked whether it is empty.
+type xsyncCounted[T any] struct {
+	xsyncMPMC[T]
+	n atomic.Int64
+}
+
+func (q *xsyncCounted[T]) put(v []T) int {
+	k := q.xsyncMPMC.put(v)
+	q.n.Add(int64(k))
+	return k
+}
+
+func (q *xsyncCounted[T]) get(dst []T) []T {
+	if q.n.Load() <= 0 {
+		return dst
+	}
+	dst = q.xsyncMPMC.get(dst)
+	q.n.Add(-int64(len(dst)))
+	return dst
+}
+
 // xsyncUMPSC is the unbounded queue of xsync for one consumer. It can only be
 // asked for an item that will come, so the count of what was put stands beside.
 type xsyncUMPSC[T any] struct {
@@ -319,6 +341,9 @@ func taskQueues() map[string]func() queueOf[*Task] {
 		"mutex-ring": func() queueOf[*Task] { return &mutexRing[*Task]{} },
 		"channel":    func() queueOf[*Task] { return make(channel[*Task], rivalCapacity) },
 		"xsync-mpmc": func() queueOf[*Task] { return xsyncMPMC[*Task]{xsync.NewMPMCQueue[*Task](rivalCapacity)} },
+		"xsync-counted": func() queueOf[*Task] {
+			return &xsyncCounted[*Task]{xsyncMPMC: xsyncMPMC[*Task]{xsync.NewMPMCQueue[*Task](rivalCapacity)}}
+		},
 	}
 }
 

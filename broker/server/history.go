@@ -92,7 +92,7 @@ func (r *read) run() bool {
 	}
 	warmers.Put(scratch)
 	if l := r.loop; l.box.reads.Put(r) {
-		l.ev.Wake()
+		l.news(-1)
 	}
 	return false
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"math/bits"
+	"sync/atomic"
 
 	"github.com/portask/portask/broker/bus"
 	"github.com/portask/portask/broker/partition"
@@ -15,7 +16,12 @@ import (
 // calls by requestsMax and a few of the server's own, reads by the subscriptions,
 // which have one under way each, and parts by the partitions, each of which is in
 // it once.
+//
+// The loop is woken once for all that comes until it looks: told is set by the
+// first who put something into an empty box, and cleared before the boxes are
+// emptied.
 type mailbox struct {
+	told  atomic.Bool
 	acks  bus.Box[partition.Completion]
 	calls bus.Box[func(*loop)]
 	reads bus.Box[*read]
@@ -32,6 +38,9 @@ type mail struct {
 
 // take empties the boxes into m, which holds what it held the time before.
 func (b *mailbox) take(m *mail) (empty bool) {
+	if b.told.Load() {
+		b.told.Store(false)
+	}
 	m.acks = b.acks.Take(m.acks)
 	m.calls = b.calls.Take(m.calls)
 	m.reads = b.reads.Take(m.reads)
@@ -47,8 +56,8 @@ func (s *Server) Complete(self int, cs []partition.Completion) {
 			n++
 		}
 		l := s.loops[cs[0].Loop]
-		if l.box.acks.Put(cs[:n]...) && l.id != self {
-			l.ev.Wake()
+		if l.box.acks.Put(cs[:n]...) {
+			l.news(self)
 		}
 		cs = cs[n:]
 	}
@@ -58,8 +67,8 @@ func (s *Server) Complete(self int, cs []partition.Completion) {
 func (s *Server) Advanced(self int, p *partition.Partition) {
 	for set := p.Interest(); set != 0; set &= set - 1 {
 		l := s.loops[bits.TrailingZeros64(set)]
-		if p.Tell(l.id) && l.box.parts.Put(p) && l.id != self {
-			l.ev.Wake()
+		if p.Tell(l.id) && l.box.parts.Put(p) {
+			l.news(self)
 		}
 	}
 }
@@ -67,6 +76,14 @@ func (s *Server) Advanced(self int, p *partition.Partition) {
 // call runs f on the loop's goroutine.
 func (l *loop) call(f func(*loop)) {
 	if l.box.calls.Put(f) {
+		l.news(-1)
+	}
+}
+
+// news wakes the loop, unless it was told and has not looked, or the caller is
+// on it (self): it looks before its turn ends.
+func (l *loop) news(self int) {
+	if !l.box.told.Swap(true) && l.id != self {
 		l.ev.Wake()
 	}
 }

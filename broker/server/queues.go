@@ -9,6 +9,7 @@ type Queue struct {
 	Depth, Capacity int // a capacity of 0: bounded by what the entries belong to
 	Deepest         int // most at once since the start; 0 where it is not counted
 	Added           uint64
+	Waited          uint64 // that found all workers busy
 	Refused         uint64 // offers that found it full
 }
 
@@ -20,7 +21,7 @@ func (s *Server) Queues() []Queue {
 	out := []Queue{{Name: "credit", Depth: credit, Capacity: waitingMax}}
 	for _, w := range s.Workers() {
 		for _, l := range w.Lanes {
-			q := Queue{Name: l.Name, Depth: l.Depth, Deepest: l.Deepest, Added: l.Taken + uint64(l.Depth)}
+			q := Queue{Name: l.Name, Depth: l.Depth, Deepest: l.Deepest, Added: l.Taken + uint64(l.Depth), Waited: l.Waited}
 			if w.Name == workName && l.Name == laneNames[laneRequest] {
 				q.Capacity, q.Refused = requestsMax, s.offload.requests.Stats().Refused+s.offload.waiting.Stats().Refused
 			}
