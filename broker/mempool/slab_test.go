@@ -9,7 +9,7 @@ import (
 
 type cell struct {
 	a, b uint64
-	c    [48]byte
+	_    [48]byte
 }
 
 func TestSlabGivesZeroedRecordsThatDoNotMove(t *testing.T) {

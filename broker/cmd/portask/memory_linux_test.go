@@ -207,7 +207,6 @@ func TestProcessObeysItsGroup(t *testing.T) {
 type started struct {
 	t   *testing.T
 	cmd *exec.Cmd
-	out *bytes.Buffer
 }
 
 // startBroker starts cmd, which is a `portask serve`, and waits until it serves.
