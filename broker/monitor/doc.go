@@ -17,9 +17,9 @@
 //
 // Event loops count in plain fields and store what changed at the end of a turn;
 // durations are counted in buckets (package latency). Everything else happens
-// here: once in an interval the buckets are merged into HdrHistograms and the
-// system is read, and whoever asks over HTTP has the rest computed on a goroutine
-// of the HTTP server. No request waits for an event loop or wakes one.
+// here: once in an interval the buckets are merged into HdrHistograms, and whoever
+// asks over HTTP has the rest read and computed on a goroutine of the HTTP server,
+// the system at most once in an interval. No request waits for an event loop or wakes one.
 //
 // # Threats
 //

@@ -42,7 +42,7 @@ var (
 	dPressureFull = systemDescs.desc("pressure_stalled_seconds_total", "Time in which all tasks waited for a resource.", "resource")
 )
 
-// systemCollector gives the sampler's latest readings; a scrape reads nothing.
+// systemCollector gives readings that are at most an interval old.
 type systemCollector struct{ m *Monitor }
 
 func (c systemCollector) Describe(ch chan<- *prometheus.Desc) {
@@ -52,10 +52,7 @@ func (c systemCollector) Describe(ch chan<- *prometheus.Desc) {
 }
 
 func (c systemCollector) Collect(ch chan<- prometheus.Metric) {
-	e, s := emitter(ch), c.m.system.Load()
-	if s == nil {
-		return
-	}
+	e, s := emitter(ch), c.m.systemNow()
 	counter := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
 	}

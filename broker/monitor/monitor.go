@@ -28,11 +28,11 @@ type Monitor struct {
 	profiles profiles
 	requests chan struct{} // one for each request under way
 
-	reader *sysmetrics.Reader // used by the sampler only
-	system atomic.Pointer[sysmetrics.Sample]
-	lat    latencies
-	every  chan time.Duration // tells the sampler of another interval
-	live   sync.Mutex         // held by Reload
+	system   systemSampler
+	lat      latencies
+	interval atomic.Int64  // ns
+	paced    chan struct{} // tells the sampler that interval has changed
+	live     sync.Mutex    // held by Reload
 
 	stop   chan struct{}
 	once   sync.Once
@@ -46,11 +46,12 @@ func New(o Options) (*Monitor, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
-	m := &Monitor{opts: o, began: time.Now(), requests: make(chan struct{}, requestsMax), every: make(chan time.Duration), stop: make(chan struct{})}
+	m := &Monitor{opts: o, began: time.Now(), requests: make(chan struct{}, requestsMax), paced: make(chan struct{}, 1), stop: make(chan struct{})}
+	m.interval.Store(int64(o.Interval))
 	m.ledger.init(o.TopicSeries, o.PartitionSeries)
 	m.lat.init()
 	var err error
-	if m.reader, err = sysmetrics.NewReader(o.Path); err != nil {
+	if m.system.reader, err = sysmetrics.NewReader(o.Path); err != nil {
 		return nil, fmt.Errorf("monitor: %w", err)
 	}
 	if err := m.register(); err != nil {
@@ -62,7 +63,6 @@ func New(o Options) (*Monitor, error) {
 	if err := m.profiles.start(&o); err != nil {
 		return nil, errors.Join(fmt.Errorf("monitor: %w", err), m.ln.Close())
 	}
-	m.sampleSystem()
 	m.http = m.server()
 	m.wg.Go(m.sample)
 	m.wg.Go(func() { m.served = m.http.Serve(newBounded(m.ln, connsMax, o.Clients)) })
@@ -111,9 +111,14 @@ func (m *Monitor) Reload(o Options) error {
 		return err
 	}
 	select {
-	case m.every <- n.Interval:
 	case <-m.stop:
 		return nil
+	default:
+	}
+	m.interval.Store(int64(n.Interval))
+	select {
+	case m.paced <- struct{}{}:
+	default: // it has not looked since the last one, and will find this
 	}
 	m.profiles.rates(&n)
 	return nil

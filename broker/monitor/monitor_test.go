@@ -81,9 +81,9 @@ func TestMetricsAndReport(t *testing.T) {
 		t.Error("a topic that is not there is described")
 	}
 	var rep *Report
-	r.until("the latencies are in the report", func() bool {
+	r.until("everything is in the report", func() bool {
 		rep = r.report()
-		return len(rep.Latencies) == len(LatencyNames()) && rep.Latencies[1].Total.Count == n
+		return len(rep.Latencies) == len(LatencyNames()) && rep.Latencies[1].Total.Count == n && rep.Totals.Acks == 2*n
 	})
 	all := r.scrape()
 	for _, want := range []struct {

@@ -25,8 +25,8 @@ type Options struct {
 	// NoProfiling leaves /debug/ out.
 	NoProfiling bool
 
-	// Interval is the time between two readings of the system, and the interval
-	// of the Report's latencies.
+	// Interval is that of the Report's latencies, and the age at which a reading
+	// of the system is made anew for who asks.
 	Interval time.Duration
 	// TopicSeries and PartitionSeries bound the topics and the partitions that
 	// have metrics of their own; those beyond are summed as topic "(other)".
@@ -67,7 +67,7 @@ const (
 // by it.
 func (o Options) WithDefaults() Options {
 	if o.Interval == 0 {
-		o.Interval = time.Second
+		o.Interval = 2 * time.Second
 	}
 	if o.TopicSeries == 0 {
 		o.TopicSeries = 100

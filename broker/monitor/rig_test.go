@@ -28,7 +28,7 @@ const patience = 10 * time.Second
 
 // rig is a broker on a file system in memory, with a Monitor that shows it.
 type rig struct {
-	t    *testing.T
+	t    testing.TB
 	m    *Monitor
 	s    *server.Server
 	full atomic.Bool // the engine says that it is
@@ -47,7 +47,7 @@ func (e space) Space() (free, total int64, low bool, err error) {
 	return free, total, e.full.Load(), err
 }
 
-func newRig(t *testing.T, o Options) *rig {
+func newRig(t testing.TB, o Options) *rig {
 	t.Helper()
 	o.Listen = "127.0.0.1:0"
 	m, err := New(o)

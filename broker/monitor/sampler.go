@@ -11,31 +11,47 @@ import (
 	"github.com/portask/portask/broker/sysmetrics"
 )
 
-// sample reads the system and the latencies once in an interval.
+// sample ends an interval of latencies after another.
 func (m *Monitor) sample() {
-	tick := time.NewTicker(m.opts.Interval)
+	tick := time.NewTicker(time.Duration(m.interval.Load()))
 	defer tick.Stop()
 	for {
 		select {
 		case <-m.stop:
 			return
-		case d := <-m.every:
-			tick.Reset(d)
+		case <-m.paced:
+			tick.Reset(time.Duration(m.interval.Load()))
 		case <-tick.C:
-			m.sampleSystem()
 			m.lat.turn(time.Now())
 		}
 	}
 }
 
-// sampleSystem keeps the latest sample. A figure that cannot be read is missing
-// every time, so that is said once.
-func (m *Monitor) sampleSystem() {
-	s, err := m.reader.Read()
-	if err != nil && m.system.Load() == nil {
-		m.opts.Logger.Warn("some figures of the system cannot be read and are missing", "err", err)
+// systemSampler reads the system when somebody asks, at most once in an interval:
+// a reading takes longer than anything else here, and most of the time nobody
+// looks.
+type systemSampler struct {
+	mu     sync.Mutex
+	reader *sysmetrics.Reader // guarded by mu, as all below
+	latest sysmetrics.Sample
+	warned bool
+}
+
+// systemNow returns a sample that is at most an interval old. Figures that cannot
+// be read are missing every time, so that is said once.
+func (m *Monitor) systemNow() *sysmetrics.Sample {
+	s := &m.system
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.latest.At) >= time.Duration(m.interval.Load()) {
+		var err error
+		if s.latest, err = s.reader.Read(); err != nil && !s.warned {
+			s.warned = true
+			m.opts.Logger.Warn("some figures of the system cannot be read and are missing", "err", err)
+		}
 	}
-	m.system.Store(&s)
+	latest := s.latest
+	return &latest
 }
 
 // latencies merges the recorders' buckets into HdrHistograms: of the last whole

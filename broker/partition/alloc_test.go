@@ -83,7 +83,7 @@ func TestReadTailAllocatesNothing(t *testing.T) {
 	l.turn(t, 100)
 	buf := make([]Slice, 0, 64)
 	if n := testing.AllocsPerRun(200, func() {
-		got := l.r.p.ReadTail(50, 1<<20, buf)
+		got, _ := l.r.p.ReadTail(50, 1<<20, buf)
 		if len(got) != 50 {
 			t.Fatalf("%d slices", len(got))
 		}

@@ -515,7 +515,8 @@ func (w *world) tail(at map[message.Offset]message.Envelope) {
 	}
 	slices.Sort(offsets)
 	for _, o := range offsets[max(0, len(offsets)-20):] {
-		for _, s := range w.p.ReadTail(o, 0, make([]Slice, 0, 1)) {
+		tail, _ := w.p.ReadTail(o, 0, make([]Slice, 0, 1))
+		for _, s := range tail {
 			e, _, err := message.Validate(s.Bytes(), s.Seed, nil)
 			if err != nil || s.Base != o || e != at[o] {
 				w.fatal("memory at %d: %+v, %v; the log has %+v", o, e, err, at[o])

@@ -29,11 +29,9 @@ func (p *Partition) moved(end message.Offset, now int64) {
 	m.n++
 }
 
-// VisibleSince returns when the message at off became visible, by latency.Now;
-// 0 if that is not known: it is not visible, or not measured.
-func (p *Partition) VisibleSince(off message.Offset) int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// visibleSince returns when the message at off became visible, by latency.Now;
+// 0 if that is not known: it is not visible, or not measured. Called with mu held.
+func (p *Partition) visibleSince(off message.Offset) int64 {
 	if p.moves == nil {
 		return 0
 	}

@@ -22,13 +22,13 @@ func count(s *latency.Set, k latency.Kind) (n uint64) {
 // is not visible, or too old to tell, since no time.
 func TestVisibleSince(t *testing.T) {
 	p := &Partition{opts: Options{Committer: &Committer{opts: CommitterOptions{Latency: latency.NewSet(1)}}}}
-	if at := p.VisibleSince(0); at != 0 {
+	if at := p.visibleSince(0); at != 0 {
 		t.Errorf("before anything moved: %d", at)
 	}
 	p.moved(10, 100)
 	p.moved(30, 300)
 	for off, want := range map[message.Offset]int64{0: 100, 9: 100, 10: 300, 29: 300, 30: 0, 99: 0} {
-		if at := p.VisibleSince(off); at != want {
+		if at := p.visibleSince(off); at != want {
 			t.Errorf("offset %d: %d, want %d", off, at, want)
 		}
 	}
@@ -36,7 +36,7 @@ func TestVisibleSince(t *testing.T) {
 		p.moved(30+10*(i+1), 300+int64(i+1))
 	}
 	for off, want := range map[message.Offset]int64{1029: 400, 1030: 0, 1020: 400, 1019: 399, 870: 385, 0: 385} {
-		if at := p.VisibleSince(off); at != want {
+		if at := p.visibleSince(off); at != want {
 			t.Errorf("after many moves, offset %d: %d, want %d", off, at, want)
 		}
 	}
@@ -58,15 +58,19 @@ func TestAppendsAndSyncsAreMeasured(t *testing.T) {
 		if n := count(set, latency.Append); n != 1 {
 			t.Errorf("%d appends were measured, want 1", n)
 		}
-		if at := r.p.VisibleSince(0); at != 0 || count(set, latency.Sync) != 0 {
+		if _, at := r.p.ReadTail(0, 1, nil); at != 0 || count(set, latency.Sync) != 0 {
 			t.Errorf("before the sync returned: visible since %d, %d syncs", at, count(set, latency.Sync))
 		}
 		const sync = 3 * time.Millisecond
 		time.Sleep(sync)
 		syncs.let(nil)
 		synctest.Wait()
-		if at := r.p.VisibleSince(0); at != latency.Now() {
-			t.Errorf("visible since %d, want %d", at, latency.Now())
+		got, at := r.p.ReadTail(0, 1, make([]Slice, 0, 1))
+		if at != latency.Now() || len(got) != 1 {
+			t.Errorf("%d batches visible since %d, want %d", len(got), at, latency.Now())
+		}
+		for i := range got {
+			got[i].Release()
 		}
 		var c latency.Counts
 		set.Read(latency.Sync, &c)

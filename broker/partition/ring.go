@@ -206,13 +206,16 @@ func (s *Slice) Retain() bool { return s.chunk.TryRetain(s.gen) }
 // from, up to maxBytes (at least one) and cap(dst): the caller's capacity is
 // the limit. The slices are retained. Nothing is appended when the batch is no
 // longer in memory; the caller then reads the log.
-func (p *Partition) ReadTail(from message.Offset, maxBytes int, dst []Slice) []Slice {
+//
+// since is when the message at from became visible, by latency.Now; 0 if that is
+// not known: nothing was appended, or it is not measured.
+func (p *Partition) ReadTail(from message.Offset, maxBytes int, dst []Slice) (_ []Slice, since int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	visible := message.Offset(p.visible.Load())
 	i := p.tail.find(from)
 	if i < 0 {
-		return dst
+		return dst, 0
 	}
 	for total := 0; i < p.tail.n && len(dst) < cap(dst); i++ {
 		e := p.tail.at(i)
@@ -222,7 +225,7 @@ func (p *Partition) ReadTail(from message.Offset, maxBytes int, dst []Slice) []S
 		total += int(e.n)
 		dst = append(dst, Slice{Base: e.base, End: e.end, Seed: e.seed, chunk: e.chunk, gen: e.gen, off: e.off, n: e.n})
 	}
-	return dst
+	return dst, p.visibleSince(from)
 }
 
 // InTail reports whether ReadTail is likely to find the batch that holds off.

@@ -18,7 +18,7 @@ import (
 
 func (r *rig) wantSlices(from message.Offset, maxBytes, room int, bases ...message.Offset) {
 	r.t.Helper()
-	slices_ := r.p.ReadTail(from, maxBytes, make([]Slice, 0, room))
+	slices_, _ := r.p.ReadTail(from, maxBytes, make([]Slice, 0, room))
 	var got []message.Offset
 	for i := range slices_ {
 		s := &slices_[i]
@@ -107,7 +107,7 @@ func TestReadTailOfRecycledChunks(t *testing.T) {
 	r.wantSlices(1, 1<<20, 9)
 	r.wantSlices(2, 1<<20, 9, 2, 3, 4)
 
-	held := r.p.ReadTail(2, 0, make([]Slice, 0, 1))
+	held, _ := r.p.ReadTail(2, 0, make([]Slice, 0, 1))
 	want := bytes.Clone(held[0].Bytes())
 	for range 10 {
 		put()
@@ -141,7 +141,8 @@ func TestReadTailRacesWithRecycling(t *testing.T) {
 			buf := make([]Slice, 0, 4)
 			for r.p.Visible() < batches {
 				from := r.p.Visible() - message.Offset(rng.IntN(20))
-				for _, s := range r.p.ReadTail(from, 1<<20, buf) {
+				tail, _ := r.p.ReadTail(from, 1<<20, buf)
+				for _, s := range tail {
 					if e, _, err := message.Validate(s.Bytes(), s.Seed, nil); err != nil || e.BaseOffset != s.Base || e.EndOffset() != s.End {
 						t.Errorf("slice [%d, %d): %v", s.Base, s.End, err)
 					}

@@ -55,12 +55,12 @@ func (l *loop) serve(i uint32, s *subscription) {
 		l.history(r)
 		return
 	}
-	slices := p.ReadTail(from, int(s.max), l.slices[:0])
+	slices, since := p.ReadTail(from, int(s.max), l.slices[:0])
 	if len(slices) == 0 {
 		l.askHistory(i, s, p, from)
 		return
 	}
-	l.fromTail(i, s, p, slices)
+	l.fromTail(i, s, p, slices, since)
 	clear(slices)
 }
 
@@ -76,8 +76,8 @@ func (l *loop) askHistory(i uint32, s *subscription, p *partition.Partition, fro
 	r.Schedule() // the workers are there as long as the loops
 }
 
-// fromTail sends retained slices and releases them.
-func (l *loop) fromTail(i uint32, s *subscription, p *partition.Partition, slices []partition.Slice) {
+// fromTail sends retained slices, the first visible since then, and releases them.
+func (l *loop) fromTail(i uint32, s *subscription, p *partition.Partition, slices []partition.Slice, since int64) {
 	l.runs = l.runs[:0]
 	bytes, iov := 0, l.iov[:1]
 	for k := range slices {
@@ -110,7 +110,7 @@ func (l *loop) fromTail(i uint32, s *subscription, p *partition.Partition, slice
 		return // the connection ends, or Writable comes
 	}
 	l.charge(s, len(head)+bytes, len(slices), bytes)
-	l.waitedFor(s, p, end)
+	l.waitedFor(s, p, since, end)
 	if n == len(head)+bytes {
 		if l.delivered(i, s, end) && end < p.Visible() {
 			l.enqueue(i, s)

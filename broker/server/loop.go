@@ -114,21 +114,20 @@ func (h handler) Size(_ *evloop.Loop, c evloop.Conn, head []byte) (int, error) {
 func (h handler) Unit(_ *evloop.Loop, c evloop.Conn, unit []byte, ch *mempool.Chunk) error {
 	return h.unit(c, unit, ch)
 }
-func (h handler) Writable(_ *evloop.Loop, c evloop.Conn) {
-	h.writable(c)
-	h.publish() // this may be after the turn's end, as the next
-}
+func (h handler) Writable(_ *evloop.Loop, c evloop.Conn) { h.writable(c) }
 func (h handler) Closed(_ *evloop.Loop, c evloop.Conn, reason error) {
 	h.closed(c, reason)
-	h.publish()
+	h.publish() // no tick may follow
 }
 func (h handler) TurnEnd(*evloop.Loop) {
 	h.turnEnd()
-	h.publish()
 	h.turn = turnClock{}
 }
-func (h handler) Woken(*evloop.Loop)             {} // turnEnd follows in the same turn
-func (h handler) Tick(_ *evloop.Loop, now int64) { h.tick(now) }
+func (h handler) Woken(*evloop.Loop) {} // turnEnd follows in the same turn
+func (h handler) Tick(_ *evloop.Loop, now int64) {
+	h.tick(now)
+	h.publish()
+}
 
 // turnRounds bounds the rounds of serving in one turn, so that a fast consumer
 // does not keep the loop from reading.

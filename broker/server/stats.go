@@ -53,20 +53,15 @@ type loopStats struct {
 }
 
 // published is what others may read of a loop's counters. The loop stores what
-// has changed every publishEvery at most, and at its ticks, so that readers cost
-// it nothing, whoever and however many they are, and a reader waits for nobody.
+// has changed at its ticks, of which one follows traffic within 100 ms, so that
+// readers cost it nothing, whoever and however many they are, and a reader waits
+// for nobody. (At the end of each turn it was a percent of the smallest turns.)
 type published struct {
-	at   int64    // when the end of a turn published last, ms; the loop's own, as the next
-	last Counters // what was stored
+	last Counters // what was stored; the loop's own
 	now  [numCounters]atomic.Uint64
 	// failed counts ERROR frames by code: too few to be collected first.
 	failed [codes]atomic.Uint64
 }
-
-// publishEvery is in ms. A store costs 5 ns and comparing all counters 100: once
-// in 10 ms that is nothing, each turn it was a percent of small turns. A tick
-// follows traffic within 100 ms, so nothing stays unpublished.
-const publishEvery = 10
 
 // codes is above all codes of fault.
 const codes = 256
@@ -184,14 +179,11 @@ func (l *loop) recordAcks(acks []partition.Completion) {
 	}
 }
 
-// waitedFor notes since when the frame for s that ends at end could have been
-// delivered: since its first message became visible. Called before the cursor
-// moves.
-func (l *loop) waitedFor(s *subscription, p *partition.Partition, end message.Offset) {
-	if l.lat != nil && s.flags&subLate == 0 && len(l.waited) < deliverBatches {
-		if at := p.VisibleSince(message.Offset(s.cursor)); at != 0 {
-			l.waited = append(l.waited, at)
-		}
+// waitedFor notes since when a frame that ends at end, and was just written, could
+// have been delivered to s.
+func (l *loop) waitedFor(s *subscription, p *partition.Partition, since int64, end message.Offset) {
+	if since != 0 && s.flags&subLate == 0 && len(l.waited) < deliverBatches {
+		l.waited = append(l.waited, since)
 	}
 	if end >= p.Visible() {
 		s.flags &^= subLate // what comes from now on finds it waiting

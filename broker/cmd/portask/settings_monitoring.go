@@ -43,7 +43,7 @@ func (o *brokerOptions) monitoringArea() config.Area {
 		{Name: "address_file", Flag: "admin-addr-file", Value: config.String(&m.addrFile, "", nil),
 			Doc: "The address that is served is written to this file, for whoever waits for it."},
 		{Name: "interval", Field: "monitor_interval", Live: true, Value: config.Duration(&m.Interval, monitor.IntervalMin, monitor.IntervalMax),
-			Doc: "Time between two readings of the system, and what \"the last interval\" of latencies is."},
+			Doc: "What \"the last interval\" of latencies is, and how old a reading of the system may be that is shown."},
 		{Name: "topic_series", Field: "topic_series", Value: config.Count(&m.TopicSeries, 1, monitor.SeriesMax).Or("none", -1),
 			Doc: "Topics with metrics of their own, first come first served; those beyond are summed as topic (other)."},
 		{Name: "partition_series", Field: "partition_series", Value: config.Count(&m.PartitionSeries, 1, monitor.SeriesMax).Or("none", -1),

@@ -141,3 +141,6 @@ var base = time.Now()
 
 // Now is the clock of all durations: monotonic ns since the program began.
 func Now() int64 { return int64(time.Since(base)) }
+
+// At is what Now was when t was read from the clock.
+func At(t time.Time) int64 { return int64(t.Sub(base)) }

@@ -107,6 +107,10 @@ func TestNothingToMeasure(t *testing.T) {
 }
 
 func TestNow(t *testing.T) {
+	before, at, after := Now(), At(time.Now()), Now()
+	if at < before || at > after {
+		t.Errorf("At is %d, between %d and %d", at, before, after)
+	}
 	a := Now()
 	if d := Now() - a; d < 0 || d > int64(time.Minute) {
 		t.Errorf("two readings are %d ns apart", d)

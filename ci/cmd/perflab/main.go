@@ -36,6 +36,7 @@ func main() {
 		{"ratios", "throughput, CPU and system calls beside the calibration kernel's", runRatios},
 		{"conns", "memory of idle subscribed connections", runConns},
 		{"start", "time to start on existing data", runStart},
+		{"monitor", "what monitoring costs the broker", runMonitor},
 		{"kernel", "serve as the calibration kernel (started by the other subcommands)", runKernel},
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
