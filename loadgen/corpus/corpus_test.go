@@ -46,7 +46,7 @@ func ratio(t *testing.T, b []byte) float64 {
 func TestGenerateCompressibility(t *testing.T) {
 	for kind, want := range map[string][2]float64{
 		"json": {0.15, 0.5}, "html": {0.1, 0.5}, "text": {0.25, 0.6}, "logs": {0.15, 0.5}, "metrics": {0.03, 0.3}, "csv": {0.2, 0.7},
-		"binary": {0.5, 0.95}, "protobuf": {0.4, 0.9}, "zeros": {0, 0.02}, "random": {0.99, 1.01}, "entropy:0.3": {0.25, 0.4}, "entropy:0": {0, 0.02},
+		"binary": {0.5, 0.95}, "protobuf": {0.4, 0.9}, "zeros": {0, 0.02}, "random": {0.99, 1.01}, "compressed": {0.99, 1.01}, "entropy:0.3": {0.25, 0.4}, "entropy:0": {0, 0.02},
 	} {
 		f, err := Generate(kind, 200_000, 1)
 		if err != nil {

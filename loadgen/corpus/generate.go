@@ -9,12 +9,15 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/portask/portask/broker/compression"
+	"github.com/portask/portask/broker/message"
 )
 
 const generatedPrefix = "generated "
 
 // Kinds are what Generate knows, besides "entropy:X".
-var Kinds = []string{"json", "html", "text", "logs", "metrics", "csv", "binary", "protobuf", "zeros", "random"}
+var Kinds = []string{"json", "html", "text", "logs", "metrics", "csv", "binary", "protobuf", "zeros", "random", "compressed"}
 
 // Generate makes n bytes of a kind, the same for the same seed. "entropy:0.3"
 // mixes random bytes with runs of zeros so that 30 % of each KiB are random:
@@ -46,6 +49,8 @@ func Generate(kind string, n int, seed uint64) (File, error) {
 		unit = func() { g.b = append(g.b, make([]byte, 4096)...) }
 	case "random":
 		unit = func() { g.random(4096) }
+	case "compressed":
+		unit = g.compressed
 	default:
 		text, ok := strings.CutPrefix(kind, "entropy:")
 		share, err := strconv.ParseFloat(text, 64)
@@ -80,6 +85,20 @@ func (g *generator) random(n int) {
 		g.b = binary.LittleEndian.AppendUint64(g.b, g.r.Uint64())
 	}
 	g.b = g.b[:len(g.b)-(8-n%8)%8]
+}
+
+// compressed is JSON in pieces of 16 KiB, each compressed: what archives,
+// pictures and encrypted traffic look like to a compressor.
+func (g *generator) compressed() {
+	inner := generator{r: g.r, at: g.at, n: g.n}
+	for len(inner.b) < 16<<10 {
+		inner.json()
+	}
+	g.at, g.n = inner.at, inner.n
+	var err error
+	if g.b, err = compression.AppendCompress(g.b, inner.b, message.Zstd, compression.LevelFastest); err != nil {
+		g.random(4096) // no coder refuses 16 KiB; whatever does, the data cannot be compressed
+	}
 }
 
 // words follow Zipf's law, as words do.

@@ -90,9 +90,39 @@ func (c *Config) source(ctx context.Context, run uint64) (src *payload.Source, d
 	if err != nil {
 		return nil, "", err
 	}
-	lo, hi := c.Scenario.Payload.SizeRange()
-	src, err = payload.New(run, c.Scenario.Seed, lo, hi, corpus.Pool(files))
-	return src, corpus.Describe(files), err
+	p := &c.Scenario.Payload
+	lo, hi := p.SizeRange()
+	if src, err = payload.New(run, c.Scenario.Seed, lo, hi, corpus.Pool(files)); err != nil {
+		return nil, "", err
+	}
+	switch {
+	case p.Split == scenario.SplitLine:
+		err = src.SplitLines()
+	case p.Distribution == scenario.Empirical:
+		var sizes []payload.SizeWeight
+		if sizes, err = readSizes(c.Scenario.Path(p.Sizes)); err == nil {
+			src.SetSizes(sizes)
+		}
+	default:
+		err = src.SetDistribution(payload.Distribution(p.Distribution))
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("payload: %w", err)
+	}
+	return src, corpus.Describe(files), nil
+}
+
+func readSizes(name string) ([]payload.SizeWeight, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	all, err := payload.ReadSizes(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return all, nil
 }
 
 // schedule is the scenario's phases, for the pacer; nil in a closed loop. trace

@@ -6,6 +6,7 @@ import (
 
 	"github.com/portask/portask/loadgen/driver"
 	"github.com/portask/portask/loadgen/payload"
+	"github.com/portask/portask/loadgen/scenario"
 	"github.com/portask/portask/loadgen/verify"
 )
 
@@ -72,7 +73,7 @@ type TopicInfo struct {
 type PayloadInfo struct {
 	Source   string `json:"source"` // as the scenario says
 	Describe string `json:"describe"`
-	Size     string `json:"size"` // of values before encoding, as the scenario says
+	Size     string `json:"size"` // of values before encoding, as the scenario says; "lines", "empirical"
 	Codec    string `json:"codec"`
 	payload.Stats
 }
@@ -174,7 +175,7 @@ func (r *Run) result(used Generator) *Result {
 		Schema: Schema, RunID: fmt.Sprintf("%016x", r.id), Began: r.began,
 		Scenario: s.Name, Hash: s.Hash(), Resolved: string(s.YAML()),
 		System: r.system, Loop: s.Loop, Ack: s.Producers.Ack, Producers: len(r.producers), Consumers: len(r.consumers), Partitions: len(r.places),
-		Payload: PayloadInfo{Source: s.Payload.Source, Describe: r.describe, Size: s.Payload.Size, Codec: s.Producers.Codec, Stats: r.stats},
+		Payload: PayloadInfo{Source: s.Payload.Source, Describe: r.describe, Size: sizes(&s.Payload), Codec: s.Producers.Codec, Stats: r.stats},
 		Counts:  r.tracker.Counts(), OffsetsBack: r.offsetsBack.Load(), Generator: used,
 		Outage: r.outage.result(&r.totals[len(s.Phases)]),
 	}
@@ -198,6 +199,19 @@ func (r *Run) result(used Generator) *Result {
 		res.Errors = append(res.Errors, err.Error())
 	}
 	return res
+}
+
+// sizes says in a word what sizes values have.
+func sizes(p *scenario.Payload) string {
+	switch {
+	case p.Split == scenario.SplitLine:
+		return "lines"
+	case p.Distribution == scenario.Empirical:
+		return scenario.Empirical
+	case p.Distribution != string(payload.Uniform):
+		return p.Distribution + ":" + p.Size
+	}
+	return p.Size
 }
 
 func (r *Run) wire() Wire {

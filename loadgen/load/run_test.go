@@ -31,7 +31,7 @@ func plan(t *testing.T, set ...string) *scenario.Scenario {
 	t.Helper()
 	all := []scenario.Setting{
 		{Path: "phases.0.duration", Value: "100ms"}, {Path: "phases.1.duration", Value: "400ms"}, {Path: "phases.*.rate", Value: "2000"},
-		{Path: "limits.drain", Value: "300ms"}, {Path: "payload.source", Value: "text"}, {Path: "payload.size", Value: "100..300"},
+		{Path: "limits.drain", Value: "300ms"}, {Path: "payload.source", Value: "text"},
 	}
 	for _, s := range set {
 		x, err := scenario.ParseSetting(s)
@@ -44,6 +44,7 @@ func plan(t *testing.T, set ...string) *scenario.Scenario {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.Payload.Size = "100..300" // where it has a meaning
 	return s
 }
 
@@ -317,6 +318,35 @@ func TestTraceIsReplayed(t *testing.T) {
 	s.Phases[1].File = "none"
 	if _, err := New(t.Context(), Config{Scenario: s, Driver: loopback.Open(loopback.Behaviour{})}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a trace that is not there: %v", err)
+	}
+}
+
+// Payloads of every kind are verified: lines of a file, sizes of each
+// distribution.
+func TestPayloads(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"lines.jsonl": "{\"a\":1}\n{\"b\":22}\n", "sizes.csv": "60,1\n600,1\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, set := range [][]string{
+		{"payload.source=lines.jsonl", "payload.split=line"},
+		{"payload.source=lines.jsonl", "payload.distribution=empirical", "payload.sizes=sizes.csv"},
+		{"payload.distribution=lognormal"}, {"payload.distribution=zipf"}, {"payload.source=compressed"},
+	} {
+		s := plan(t, append(set, "phases.*.duration=30ms")...)
+		s.Dir = dir
+		res := execute(t, s, loopback.Behaviour{}, func(c *Config) { c.Corpus = nil })
+		if c := res.Counts; len(res.Violations) > 0 || c.Delivered != c.Sent || c.Sent == 0 {
+			t.Errorf("%q: counts %+v, violations %v", set, c, res.Violations)
+		}
+		switch {
+		case strings.Contains(set[1%len(set)], "line") && (res.Payload.Size != "lines" || res.Payload.MeanBytes > 60):
+			t.Errorf("%q: payload %+v", set, res.Payload)
+		case strings.Contains(set[0], "compressed") && res.Payload.Zstd1 > 1.6: // headers of small values compress
+			t.Errorf("%q: payload %+v", set, res.Payload)
+		}
 	}
 }
 

@@ -65,8 +65,10 @@ type Source struct {
 	seed     uint64
 	min, max int // sizes of values
 	files    [][]byte
-	ends     []int // cumulative lengths of files
-	free     bool  // sizes may be the caller's
+	ends     []int    // cumulative lengths of files
+	free     bool     // sizes may be the caller's
+	sizes    []uint32 // quantiles of the sizes' distribution; nil: uniform from min to max
+	lines    []line   // bodies to choose from; nil: any window of the pool
 }
 
 // New returns a source of values of sizeMin to sizeMax bytes, header included,
@@ -186,6 +188,13 @@ func (s *Source) random(h Header) (r [2]uint64) {
 
 // size is the whole value's.
 func (s *Source) size(r [2]uint64) int {
+	switch {
+	case s.lines != nil:
+		return HeaderBytes + int(s.line(r).bytes)
+	case s.sizes != nil:
+		hi, _ := bits.Mul64(r[0], uint64(len(s.sizes)))
+		return int(s.sizes[hi])
+	}
 	hi, _ := bits.Mul64(r[0], uint64(s.max-s.min+1))
 	return s.min + int(hi)
 }
@@ -193,6 +202,10 @@ func (s *Source) size(r [2]uint64) int {
 // window is the file of the body and the place in it where the body begins; a
 // body that reaches the file's end goes on at its beginning.
 func (s *Source) window(r [2]uint64) (file []byte, from int) {
+	if s.lines != nil {
+		l := s.line(r)
+		return s.files[l.file], int(l.from)
+	}
 	hi, _ := bits.Mul64(r[1], uint64(s.PoolBytes()))
 	at := int(hi)
 	i := sort.SearchInts(s.ends, at+1)

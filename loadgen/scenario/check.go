@@ -32,6 +32,9 @@ func (s *Scenario) check(src *source) {
 	if s.Payload.Source == "" {
 		src.bad("payload.source", "is empty")
 	}
+	if s.Payload.Split == SplitSize && s.Payload.Distribution == Empirical && s.Payload.Sizes == "" {
+		src.bad("payload.sizes", "distribution empirical needs it: the file of sizes")
+	}
 	if d := s.Duration(); d > day {
 		src.bad("phases", "%s in all: want at most 24h", formatDuration(d))
 	}

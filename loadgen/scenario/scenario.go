@@ -123,9 +123,20 @@ type Consumers struct {
 type Payload struct {
 	// Source is a generated kind, "modules", a directory or a file.
 	Source string
+	Split  string // SplitSize, SplitLine
+	// Distribution of sizes: one of package payload, or Empirical.
+	Distribution string
 	// Size of values: "1KiB", or a range "200B..4KiB".
-	Size string
+	Size  string
+	Sizes string // file of an empirical distribution
 }
+
+// Ways to cut bodies, and the distribution that a file gives.
+const (
+	SplitSize = "size"
+	SplitLine = "line"
+	Empirical = "empirical"
+)
 
 // SizeRange is Size; the scenario is valid.
 func (p *Payload) SizeRange() (lo, hi int) {
@@ -186,7 +197,7 @@ func Default() *Scenario {
 		Name: "adhoc", Seed: 1, Loop: OpenLoop,
 		Producers: Producers{Count: 2, Ack: "durable", Batch: 64 << 10, Linger: -1, Compression: "never", Codec: "raw", InFlight: 4096},
 		Consumers: Consumers{Count: 2, Delivery: string(driver.Stream)},
-		Payload:   Payload{Source: "random", Size: "1KiB"},
+		Payload:   Payload{Source: "random", Split: SplitSize, Distribution: "uniform", Size: "1KiB"},
 		Limits:    Limits{Drain: 15 * time.Second, Window: 4 << 20, Quantum: 50 * time.Microsecond},
 	}
 	s.Topics = []Topic{defaultTopic()}

@@ -78,7 +78,8 @@ const (
 	Phantom               // never sent under that sequence
 )
 
-// lateMax bounds the messages given up whose window has passed, of each lane.
+// lateMax bounds the messages not delivered whose window has passed, of each
+// lane.
 const lateMax = 1 << 16
 
 // Lane follows the messages of one producer to one partition. Safe for
@@ -95,9 +96,12 @@ type Lane struct {
 	acked, failed, delivered []uint64
 	maxWords                 int
 
-	// late are messages given up, not delivered, and behind the window. They
-	// may still come: an answer can be lost where the message was not.
-	late map[uint64]struct{}
+	// late are messages not delivered and behind the window: given up (false),
+	// of which an answer can have been lost where the message was not, and
+	// acknowledged (true), which were passed by so many that they are lost. They
+	// may still come.
+	late map[uint64]bool
+	lost int // of late, acknowledged
 
 	settledAcked, settledFailed uint64 // delivered, behind the window
 	duplicated, reordered       uint64
@@ -109,8 +113,14 @@ type Lane struct {
 func (l *Lane) Send() (seq uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if need := int((l.next-l.base)/64) + 1; need > len(l.acked) && !l.grow(need) {
-		return 0, false
+	for {
+		need := int((l.next-l.base)/64) + 1
+		if need <= len(l.acked) || l.grow(need) {
+			break
+		}
+		if !l.pass() {
+			return 0, false
+		}
 	}
 	seq = l.next
 	l.next++
@@ -170,12 +180,18 @@ func (l *Lane) Delivered(seq uint64) Fate {
 		l.phantom++
 		return Phantom
 	case seq < l.base:
-		if _, ok := l.late[seq]; !ok {
+		acked, ok := l.late[seq]
+		if !ok {
 			l.duplicated++
 			return Duplicate
 		}
 		delete(l.late, seq)
-		l.settledFailed++
+		if acked {
+			l.lost--
+			l.settledAcked++
+		} else {
+			l.settledFailed++
+		}
 		return l.order(seq)
 	}
 	w, bit := l.word(seq)
@@ -205,26 +221,45 @@ func (l *Lane) order(seq uint64) Fate {
 func (l *Lane) advance() {
 	for l.base+64 <= l.next {
 		w, _ := l.word(l.base)
-		lost := l.failed[w] &^ l.delivered[w] &^ l.acked[w]
-		if l.acked[w]&l.delivered[w]|l.failed[w]&l.delivered[w]|lost != ^uint64(0) {
+		gone := l.failed[w] &^ l.delivered[w] &^ l.acked[w]
+		if (l.acked[w]|l.failed[w])&l.delivered[w]|gone != ^uint64(0) || !l.leave(w, gone) {
 			return
 		}
-		if lost != 0 {
-			if len(l.late)+bits.OnesCount64(lost) > lateMax {
-				return
-			}
-			if l.late == nil {
-				l.late = make(map[uint64]struct{})
-			}
-			for m := lost; m != 0; m &= m - 1 {
-				l.late[l.base+uint64(bits.TrailingZeros64(m))] = struct{}{}
-			}
-		}
-		l.settledAcked += uint64(bits.OnesCount64(l.acked[w]))
-		l.settledFailed += uint64(bits.OnesCount64(l.failed[w] &^ l.acked[w] &^ lost))
-		l.acked[w], l.failed[w], l.delivered[w] = 0, 0, 0
-		l.base += 64
 	}
+}
+
+// pass moves a full window over its first word if later messages were
+// delivered: one that was lost long ago must not hold up a run. False if the
+// word's messages are still on their way.
+func (l *Lane) pass() bool {
+	w, _ := l.word(l.base)
+	if l.top < l.base+64 || l.acked[w]|l.failed[w] != ^uint64(0) || !l.leave(w, ^l.delivered[w]) {
+		return false
+	}
+	l.advance()
+	return true
+}
+
+// leave settles the window's first word, whose messages all have an outcome;
+// those of missing are remembered. False if that are too many.
+func (l *Lane) leave(w int, missing uint64) bool {
+	if missing != 0 {
+		if len(l.late)+bits.OnesCount64(missing) > lateMax {
+			return false
+		}
+		if l.late == nil {
+			l.late = make(map[uint64]bool)
+		}
+		for m := missing; m != 0; m &= m - 1 {
+			l.late[l.base+uint64(bits.TrailingZeros64(m))] = l.acked[w]&(m&-m) != 0
+		}
+		l.lost += bits.OnesCount64(missing & l.acked[w])
+	}
+	l.settledAcked += uint64(bits.OnesCount64(l.acked[w] &^ missing))
+	l.settledFailed += uint64(bits.OnesCount64(l.failed[w] &^ l.acked[w] &^ missing))
+	l.acked[w], l.failed[w], l.delivered[w] = 0, 0, 0
+	l.base += 64
+	return true
 }
 
 // Counts is the judgement. While a run goes on, what is in flight counts as
@@ -272,9 +307,9 @@ func (t *Tracker) Counts() Counts {
 func (l *Lane) count(c *Counts) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	acked, failed, delivered := l.settledAcked, l.settledFailed+uint64(len(l.late)), l.settledAcked+l.settledFailed
+	lost := uint64(l.lost)
+	acked, failed, delivered := l.settledAcked+lost, l.settledFailed+uint64(len(l.late))-lost, l.settledAcked+l.settledFailed
 	unacked := l.settledFailed
-	var lost uint64
 	for w := range l.acked {
 		a, f, d := l.acked[w], l.failed[w], l.delivered[w]
 		acked += uint64(bits.OnesCount64(a))

@@ -352,3 +352,41 @@ func BenchmarkLane(b *testing.B) {
 		l.Delivered(seq)
 	}
 }
+
+// A message lost long ago does not hold up the run, is counted, and may still
+// come. Messages that are merely on their way do hold it up.
+func TestLossDoesNotFillTheWindow(t *testing.T) {
+	const n = 100_000
+	tr := tracker(t, 1, 1, 1024)
+	got := run(t, tr, n, func(l *Lane, seq uint64) bool {
+		if seq%1000 == 17 {
+			l.Acked(seq)
+			return true
+		}
+		return false
+	})
+	want := Counts{Sent: n, Acked: n, Delivered: n - n/1000, Lost: n / 1000}
+	if got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	l := tr.Lane(0, 0)
+	if f := l.Delivered(1017); f != Late {
+		t.Errorf("one of them came after all: fate %d, want Late", f)
+	}
+	if f := l.Delivered(1017); f != Duplicate {
+		t.Errorf("and again: fate %d, want Duplicate", f)
+	}
+	want.Lost, want.Delivered, want.Reordered, want.Duplicated = want.Lost-1, want.Delivered+1, 1, 1
+	if got := tr.Counts(); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	// Nothing behind them was delivered.
+	l = tracker(t, 1, 1, 64).Lane(0, 0)
+	for range 64 {
+		seq, _ := l.Send()
+		l.Acked(seq)
+	}
+	if _, ok := l.Send(); ok {
+		t.Error("messages that are on their way were passed")
+	}
+}
