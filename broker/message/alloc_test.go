@@ -20,6 +20,7 @@ func TestAllocations(t *testing.T) {
 	}
 	b := NewBuilder(lim)
 	b.KeyHashes = true
+	pool := NewPool()
 	var r Reader
 	var m Message
 	out := make([]byte, 0, 4096)
@@ -61,6 +62,8 @@ func TestAllocations(t *testing.T) {
 			}
 			return r.Err() == nil
 		}},
+		{"Pool", func() bool { m := pool.New(); ok := !m.ID.IsZero(); pool.Free(m); return ok }},
+		{"ParseBatch", func() bool { _, _, err := ParseBatch(batch, &lim); return err == nil }},
 		{"KeyHash", func() bool { return PartitionFor(s.messages[0].Key, 8) < 8 }},
 		{"no batch", func() bool { _, err := ParseEnvelope(out[100:200], &lim); return err != nil }},
 	}
