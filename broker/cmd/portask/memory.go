@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -145,9 +144,9 @@ func (p memoryPlan) tell(log *slog.Logger) {
 // enough not to slow down those who wait for it.
 const settleAfter = 5 * time.Second
 
-// settle gives it back, the garbage of recovery and the program's pages, as soon
-// as the broker is idle; who has connections has other things to do.
-func settle(ctx context.Context, idle func() bool, log *slog.Logger) {
+// settle gives it back, the garbage of recovery, as soon as the broker is idle;
+// who has connections has other things to do.
+func settle(ctx context.Context, idle func() bool) {
 	again := time.NewTicker(settleAfter)
 	defer again.Stop()
 	for {
@@ -161,9 +160,6 @@ func settle(ctx context.Context, idle func() bool, log *slog.Logger) {
 		}
 	}
 	debug.FreeOSMemory()
-	if err := forgetProgram(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		log.Debug("pages of the program stay resident", "err", err)
-	}
 }
 
 // effective is what settings that say auto come to on this machine.

@@ -138,7 +138,7 @@ func serve(ctx context.Context, l *launch, stdout, stderr io.Writer) (err error)
 	defer cancelSettle()
 	go func() {
 		defer close(settled)
-		settle(ctx, func() bool { return s.Stats().Loops.Connections == 0 }, log)
+		settle(ctx, func() bool { return s.Stats().Loops.Connections == 0 })
 	}()
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve() }()
