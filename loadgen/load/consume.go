@@ -33,7 +33,9 @@ type reader struct {
 	enc   *payload.Encoder // owned by run
 	key   [16]byte
 
-	due, now int // phases found last; owned by run
+	due, now  int                                // phases found last; owned by run
+	partition uint32                             // of the batch in hand; owned by run
+	yield     func(*message.Message, error) bool // each, bound once
 
 	delivered []atomic.Uint64 // by phase of the delivery, and behind the last
 	bytes     []atomic.Uint64
@@ -67,6 +69,7 @@ func (r *Run) addConsumer(ctx context.Context, i int) error {
 		if len(partitions) == 0 {
 			continue
 		}
+		x.yield = x.each
 		if x.enc, err = r.source.Encoder(r.s.Producers.Encoding()); err != nil {
 			return err
 		}
@@ -94,16 +97,21 @@ func (x *reader) run(ctx context.Context) {
 			}
 			continue // one partition's; what is lost by it is counted as lost
 		}
-		for m, err := range b.Messages() {
-			if err != nil {
-				x.r.tracker.Corrupt()
-				x.r.note(err)
-				continue
-			}
-			x.message(b.Partition(), m)
-		}
+		x.partition = b.Partition()
+		b.Messages()(x.yield) // a loop's body would be allocated for each batch
 		b.Release()
 	}
+}
+
+// each takes one message of a batch.
+func (x *reader) each(m *message.Message, err error) bool {
+	if err != nil {
+		x.r.tracker.Corrupt()
+		x.r.note(err)
+		return true
+	}
+	x.message(x.partition, m)
+	return true
 }
 
 // message verifies one message.
