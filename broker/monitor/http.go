@@ -1,7 +1,10 @@
 package monitor
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"net"
@@ -20,7 +23,7 @@ import (
 // who needs more is not one.
 const (
 	connsMax    = 64 // more wait in the kernel's queue
-	requestsMax = 16 // more are answered with 503
+	requestsMax = 16 // more are answered with 503, but for those of probes
 	headerBytes = 16 << 10
 	bodyBytes   = 64 << 10
 
@@ -57,7 +60,11 @@ func (m *Monitor) server() *http.Server {
 	}
 }
 
-// guard bounds requests and refuses those of web pages.
+// alwaysAnswered are the paths of probes: they cost next to nothing and never
+// wait, and a broker must not look dead because somebody asks much of it here.
+var alwaysAnswered = map[string]bool{"/healthz": true, "/readyz": true}
+
+// guard bounds requests, but for those of probes, and refuses those of web pages.
 func (m *Monitor) guard(next http.Handler) http.Handler {
 	local := isLoopback(hostOf(m.ln.Addr().String()))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -66,14 +73,16 @@ func (m *Monitor) guard(next http.Handler) http.Handler {
 				WithDetail("%.80q is neither localhost nor an IP address", r.Host))
 			return
 		}
-		select {
-		case m.requests <- struct{}{}:
-		default:
-			refuse(w, fault.New(fault.ResourceExhausted, "admin request").WithField("requests").
-				WithLimit(requestsMax+1, requestsMax).WithRetryAfter(time.Second))
-			return
+		if !alwaysAnswered[r.URL.Path] {
+			select {
+			case m.requests <- struct{}{}:
+			default:
+				refuse(w, fault.New(fault.ResourceExhausted, "admin request").WithField("requests").
+					WithLimit(requestsMax+1, requestsMax).WithRetryAfter(time.Second))
+				return
+			}
+			defer func() { <-m.requests }()
 		}
-		defer func() { <-m.requests }()
 		r.Body = http.MaxBytesReader(w, r.Body, bodyBytes)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		next.ServeHTTP(w, r)
@@ -127,10 +136,20 @@ func refuse(w http.ResponseWriter, err *fault.Error) {
 	}{err.Error(), err.Code.String(), err.Field})
 }
 
-// errorLog takes what promhttp cannot tell its client.
+// errorLog takes what promhttp cannot tell its client. That the client has gone,
+// of which there is a line for each metric left, is no problem of the broker's.
 type errorLog struct{ log *slog.Logger }
 
-func (e errorLog) Println(v ...any) { e.log.Warn("metrics", "problem", v) }
+func (e errorLog) Println(v ...any) {
+	level := slog.LevelWarn
+	for _, x := range v {
+		var gone *net.OpError
+		if err, ok := x.(error); ok && errors.As(err, &gone) {
+			level = slog.LevelDebug
+		}
+	}
+	e.log.Log(context.Background(), level, "metrics", "problem", fmt.Sprint(v...))
+}
 
 // bounded is a listener with at most so many connections, of clients that may
 // connect.

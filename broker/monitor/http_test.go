@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,16 +74,59 @@ func TestConcurrentRequestsAreBounded(t *testing.T) {
 	for range requestsMax {
 		r.m.requests <- struct{}{}
 	}
-	status, b, h := r.get("/healthz")
+	status, b, h := r.get("/stats")
 	if status != fault.ResourceExhausted.Info().HTTP || h.Get("Retry-After") != "1" || !strings.Contains(string(b), "requests") {
 		t.Errorf("one too many: %d %s %v", status, b, h)
 	}
+	// A probe is answered all the same (this broker is still starting).
+	if status, _, _ := r.get("/healthz"); status != http.StatusOK {
+		t.Errorf("alive: %d", status)
+	}
+	if _, b, _ := r.get("/readyz"); !strings.Contains(string(b), "components") {
+		t.Errorf("ready: %s", b)
+	}
 	<-r.m.requests
-	if status, _, _ := r.get("/healthz"); status != 200 {
+	if status, _, _ := r.get("/stats"); status != 200 {
 		t.Errorf("with room for one: %d", status)
 	}
 	for range requestsMax - 1 {
 		<-r.m.requests
+	}
+}
+
+// The difference of a profile over some seconds is one of what is done for one at
+// a time, and for so long only.
+func TestDifferencesOfProfilesAreBounded(t *testing.T) {
+	r := newRig(t, Options{})
+	for path, want := range map[string]fault.Code{
+		"/debug/pprof/heap?seconds=9999999999": fault.TooLarge,
+		"/debug/pprof/goroutine?seconds=x":     fault.Invalid,
+	} {
+		if status, b, _ := r.get(path); status != want.Info().HTTP {
+			t.Errorf("%s: %d %s", path, status, b)
+		}
+	}
+	r.m.profiles.busy.Lock()
+	defer r.m.profiles.busy.Unlock()
+	if status, b, _ := r.get("/debug/pprof/heap?seconds=1"); status != fault.ResourceExhausted.Info().HTTP {
+		t.Errorf("a second one: %d %s", status, b)
+	}
+	if status, _, _ := r.get("/debug/pprof/heap"); status != 200 {
+		t.Errorf("what takes no time: %d", status)
+	}
+}
+
+// A client that leaves before it has read the metrics fills no log.
+func TestClientsThatLeaveAreNoProblem(t *testing.T) {
+	var log strings.Builder
+	e := errorLog{slog.New(slog.NewTextHandler(&log, nil))}
+	e.Println("error encoding and sending metric family:", fmt.Errorf("write: %w", &net.OpError{Op: "write", Err: syscall.EPIPE}))
+	if log.Len() > 0 {
+		t.Errorf("%s", &log)
+	}
+	e.Println("error gathering metrics:", errors.New("collected twice"))
+	if s := log.String(); !strings.Contains(s, "WARN") || !strings.Contains(s, "collected twice") {
+		t.Errorf("a problem of ours: %s", s)
 	}
 }
 

@@ -2,7 +2,6 @@ package monitor
 
 import (
 	"strconv"
-	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -38,17 +37,6 @@ type metric struct {
 	name, help string
 	labels     []string
 	desc       *prometheus.Desc
-}
-
-// kind follows from the name, as Prometheus' conventions want it.
-func (m *metric) kind() string {
-	switch {
-	case strings.HasSuffix(m.name, "_total"):
-		return "counter"
-	case strings.HasSuffix(m.name, "_latency_seconds"):
-		return "histogram"
-	}
-	return "gauge"
 }
 
 // described makes descriptions and remembers them.

@@ -55,7 +55,14 @@ func (p *profiles) stop() {
 // handle adds the paths. What takes seconds, or dumps megabytes, is done for one
 // at a time.
 func (p *profiles) handle(mux *http.ServeMux) {
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	over := p.alone(0, pprof.Index) // the difference over some seconds
+	mux.HandleFunc("GET /debug/pprof/", func(w http.ResponseWriter, r *http.Request) {
+		if r.FormValue("seconds") != "" {
+			over(w, r)
+			return
+		}
+		pprof.Index(w, r)
+	})
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)

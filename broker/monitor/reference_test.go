@@ -18,6 +18,17 @@ const (
 	endReference   = "<!-- End of the table. -->\n"
 )
 
+// kind follows from the name, as Prometheus' conventions want it.
+func (m *metric) kind() string {
+	switch {
+	case strings.HasSuffix(m.name, "_total"):
+		return "counter"
+	case strings.HasSuffix(m.name, "_latency_seconds"):
+		return "histogram"
+	}
+	return "gauge"
+}
+
 // The reference in docs/monitoring.md has every metric, and what the page says
 // beside it names none that is not there.
 func TestReference(t *testing.T) {
