@@ -334,6 +334,7 @@ func (p *Producer) Flush(ctx context.Context) error {
 	var err error
 	select {
 	case <-f.done:
+	case <-p.quit: // closed: every callback was called
 	case <-ctx.Done():
 		err = ctxErr(ctx, "flush "+p.topic, p.state())
 	}

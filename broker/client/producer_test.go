@@ -483,5 +483,14 @@ func TestCloseTimeout(t *testing.T) {
 			t.Errorf("close: %v", err)
 		}
 		o.want(t, "a closed")
+		// Neither waits for callbacks that nobody will call.
+		for range 2 {
+			if err := p.Close(t.Context()); err != nil {
+				t.Errorf("closed again: %v", err)
+			}
+			if err := p.Flush(t.Context()); err != nil {
+				t.Errorf("flush of a closed producer: %v", err)
+			}
+		}
 	})
 }
