@@ -69,6 +69,9 @@ Its settings come from the file of --config, from PORTASK_* variables and from f
 change of the file, reloads them: what can change in a running broker does, without touching a connection, and the rest
 is named. An invalid file is refused and the old settings stay. See portask config.
 
+Metrics, health and profiles are on an admin listener of their own, on loopback and the port above the broker's: see
+docs/monitoring.md.
+
 The broker has no authentication yet. It listens on loopback and refuses another address without --insecure.`,
 		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
