@@ -8,13 +8,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/portask/portask/loadgen/corpus"
 	"github.com/portask/portask/loadgen/driver/portask"
-	"github.com/portask/portask/loadgen/launch"
+	"github.com/portask/portask/loadgen/fault"
 	"github.com/portask/portask/loadgen/load"
 	"github.com/portask/portask/loadgen/report"
 	"github.com/portask/portask/loadgen/scenario"
@@ -43,8 +41,6 @@ const (
 	killAt = 0.4
 	// downFor is how long it stays down, so that one sees the backlog.
 	downFor = 500 * time.Millisecond
-	// startTimeout bounds a start, recovery included.
-	startTimeout = 15 * time.Second
 	// drain bounds the wait for what is outstanding.
 	drain = 10 * time.Second
 )
@@ -77,7 +73,6 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	s := &stage{o: o, dir: dir}
 	defer func() {
 		if err != nil && ctx.Err() == nil {
 			// The broker's own words are worth keeping when something went wrong.
@@ -86,51 +81,24 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 		os.RemoveAll(dir)
 	}()
+	broker, err := fault.StartServer(ctx, o.Binary, dir)
+	if err != nil {
+		return err
+	}
 	defer func() {
-		if stopErr := s.end(); err == nil {
+		if stopErr := broker.End(true); err == nil {
 			err = stopErr
 		}
 	}()
-	if err := s.start(ctx, "127.0.0.1:0"); err != nil {
-		return err
-	}
-	o.Event(fmt.Sprintf("broker: process %d on %s, data in %s", s.broker.PID(), s.broker.Addr(), dir))
+	o.Event(fmt.Sprintf("broker: process %d on %s, data in %s", broker.PID(), broker.Addr(), dir))
 	o.Event(fmt.Sprintf("payloads: %s, %d to %d B", corpus.Describe(pool), sizeMin, sizeMax))
 	o.Event(fmt.Sprintf("load: %d producers, %d consumers, %d partitions, ack durable, linger %v, %.0f messages a second for %v; SIGKILL after %.0f s",
 		producers, consumers, partitions, linger, o.Rate, o.Duration, killAt*o.Duration.Seconds()))
-	res, err := s.load(ctx, plan, pool)
+	res, err := o.load(ctx, broker, plan, pool)
 	if err != nil {
 		return err
 	}
-	return s.verdict(res)
-}
-
-// stage is the broker, which is one process after another.
-type stage struct {
-	o      Options
-	dir    string
-	broker *launch.Broker
-}
-
-func (s *stage) start(ctx context.Context, listen string) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	b, err := launch.Start(ctx, launch.Options{
-		Binary: s.o.Binary, Data: filepath.Join(s.dir, "data"), Listen: listen,
-		AddrFile: filepath.Join(s.dir, "addr"), LogFile: filepath.Join(s.dir, "broker.log"),
-	})
-	if err != nil {
-		return err
-	}
-	s.broker = b
-	return nil
-}
-
-func (s *stage) end() error {
-	if s.broker == nil {
-		return nil
-	}
-	return s.broker.Stop(drain)
+	return o.verdict(res)
 }
 
 // scenario is what is sent: the whole run is measured, the outage in its middle
@@ -148,72 +116,30 @@ func (o *Options) scenario() (*scenario.Scenario, error) {
 	warm := min(time.Second, o.Duration/2)
 	s.Phases[0].Duration, s.Phases[0].Rate = warm, o.Rate
 	s.Phases[1].Duration, s.Phases[1].Rate = o.Duration-warm, o.Rate
+	s.Faults = []scenario.Fault{{Kind: scenario.Kill, At: time.Duration(killAt * float64(o.Duration)), For: downFor}}
 	s.Limits.Drain = drain
 	return s, s.Validate()
 }
 
-func (s *stage) load(ctx context.Context, plan *scenario.Scenario, pool []corpus.File) (*load.Result, error) {
-	d, err := portask.Open(ctx, s.broker.Addr())
+func (o *Options) load(ctx context.Context, broker *fault.Server, plan *scenario.Scenario, pool []corpus.File) (*load.Result, error) {
+	d, err := portask.Open(ctx, broker.Addr())
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
+	stage := &fault.Stage{Server: broker, Event: o.Event}
 	r, err := load.New(ctx, load.Config{
-		Scenario: plan, Driver: d, Corpus: pool, TargetPID: s.broker.PID(),
-		Progress: func(snap load.Snapshot) { s.o.Progress(report.Progress(snap)) },
+		Scenario: plan, Driver: d, Corpus: pool, TargetPID: broker.PID(),
+		Progress:  func(snap load.Snapshot) { o.Progress(report.Progress(snap)) },
+		Meanwhile: func(ctx context.Context, r *load.Run) error { return stage.Play(ctx, plan, r) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var killing sync.WaitGroup
-	killing.Go(func() {
-		if err := s.killAndRestart(ctx, r); err != nil {
-			cancel(err)
-		}
-	})
-	res, err := r.Execute(ctx)
-	cancel(nil)
-	killing.Wait()
-	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) {
-		err = cause
-	}
-	return res, err
+	return r.Execute(ctx)
 }
 
-// killAndRestart is the middle of the run.
-func (s *stage) killAndRestart(ctx context.Context, r *load.Run) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-s.broker.Ended():
-		return fmt.Errorf("the broker ended by itself; see its log")
-	case <-time.After(time.Duration(killAt * float64(s.o.Duration))):
-	}
-	addr := s.broker.Addr()
-	r.SampleTarget()
-	r.BeginOutage()
-	s.broker.Kill()
-	s.o.Event(fmt.Sprintf("SIGKILL: process %d is gone; producers keep their schedule", s.broker.PID()))
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-time.After(downFor):
-	}
-	began := time.Now()
-	if err := s.start(ctx, addr); err != nil {
-		return fmt.Errorf("restart: %w", err)
-	}
-	if err := r.SetTarget(s.broker.PID()); err != nil {
-		return err
-	}
-	r.EndOutage()
-	s.o.Event(fmt.Sprintf("restarted on the same data and port: process %d serves after %v", s.broker.PID(), time.Since(began).Round(time.Millisecond)))
-	return nil
-}
-
-func (s *stage) verdict(res *load.Result) error {
+func (o *Options) verdict(res *load.Result) error {
 	// Whether latencies may be quoted is not this demonstration's question.
 	if res.Complete && !res.Interrupted {
 		for _, p := range res.Invalid {
@@ -221,7 +147,7 @@ func (s *stage) verdict(res *load.Result) error {
 		}
 		res.Invalid = nil
 	}
-	if err := report.Table(s.o.Out, res); err != nil {
+	if err := report.Table(o.Out, res); err != nil {
 		return err
 	}
 	switch {
@@ -231,7 +157,7 @@ func (s *stage) verdict(res *load.Result) error {
 		return fmt.Errorf("%w: interrupted", ErrUnfinished)
 	case !res.Complete:
 		return fmt.Errorf("%w: not every message was settled", ErrUnfinished)
-	case res.Outage == nil:
+	case len(res.Faults) == 0:
 		return fmt.Errorf("%w: the broker was not killed", ErrUnfinished)
 	case res.Counts.Delivered == 0:
 		return fmt.Errorf("%w: nothing was delivered", ErrUnfinished)

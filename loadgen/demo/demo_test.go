@@ -93,12 +93,12 @@ func TestKilledBrokerLosesNothing(t *testing.T) {
 	if err := Run(context.Background(), options(t, &l, &out)); err != nil {
 		t.Fatalf("%v\n%s%s", err, l.String(), out.String())
 	}
-	for _, want := range []string{"12,000 sent, 12,000 acknowledged, 12,000 delivered", "outage", "target's process"} {
+	for _, want := range []string{"12,000 sent, 12,000 acknowledged, 12,000 delivered", "fault kill", "target's process"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in:\n%s", want, out.String())
 		}
 	}
-	for _, want := range []string{"SIGKILL: process", "restarted on the same data and port"} {
+	for _, want := range []string{"kill for 500ms begins", "serves on the same data and port"} {
 		if !strings.Contains(l.String(), want) {
 			t.Errorf("no %q in:\n%s", want, l.String())
 		}

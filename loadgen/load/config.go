@@ -40,6 +40,12 @@ type Config struct {
 	// on this machine.
 	TargetPID int
 
+	// Meanwhile, if not nil, runs beside the load from the first phase's beginning
+	// on, and makes the scenario's faults happen. Its ctx ends with the sending;
+	// it undoes what it did and returns before the drain begins. Its error ends
+	// the run without a result.
+	Meanwhile func(ctx context.Context, r *Run) error
+
 	// Progress is called about once a second while the run goes on.
 	Progress func(Snapshot)
 	// OnInterval is called with each interval when it ends, about once a second,
@@ -53,6 +59,9 @@ func (c *Config) validate() error {
 		return errors.New("no scenario")
 	case c.Driver == nil:
 		return errors.New("no driver")
+	}
+	if len(c.Scenario.Faults) > 0 && c.Meanwhile == nil {
+		return errors.New("the scenario has faults, and nothing makes them happen")
 	}
 	return c.Scenario.Validate()
 }

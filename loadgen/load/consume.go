@@ -28,6 +28,7 @@ type consumer struct {
 type reader struct {
 	r     *Run
 	in    driver.Consumer
+	of    int              // index of its consumer
 	first int              // place of the topic's partition 0
 	next  []message.Offset // by partition; -1 if it is not the reader's. Owned by run
 	enc   *payload.Encoder // owned by run
@@ -50,11 +51,11 @@ func (r *Run) addConsumer(ctx context.Context, i int) error {
 		return err
 	}
 	r.consumers = append(r.consumers, k)
-	recorder := newRecorder(&r.pool, len(r.s.Phases))
+	recorder := newRecorder(&r.pool, r.parts())
 	r.recorders = append(r.recorders, recorder)
 	for t := range r.topics {
 		x := &reader{
-			r: r, first: r.topics[t].first, recorder: recorder,
+			r: r, of: i, first: r.topics[t].first, recorder: recorder,
 			delivered: make([]atomic.Uint64, len(r.s.Phases)+1), bytes: make([]atomic.Uint64, len(r.s.Phases)+1),
 		}
 		var partitions []uint32
@@ -86,6 +87,7 @@ func (r *Run) addConsumer(ctx context.Context, i int) error {
 // run receives until ctx ends.
 func (x *reader) run(ctx context.Context) {
 	for {
+		x.r.gate.wait(ctx, x.of)
 		b, err := x.in.Poll(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -159,8 +161,8 @@ func (x *reader) message(partition uint32, m *message.Message) {
 	x.bytes[x.now].Add(uint64(len(m.Value)))
 	x.due = r.phaseAt(h.Intended, x.due)
 	phase := min(x.due, len(r.s.Phases)-1)
-	if r.outage.took(at, h.Intended, now) {
-		phase = len(r.s.Phases)
+	if i := r.faults.delivered(at, h.Intended, now); i >= 0 {
+		phase = len(r.s.Phases) + i
 	}
 	x.recorder.record(phase, e2e, now-h.Intended)
 }

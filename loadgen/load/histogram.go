@@ -144,17 +144,18 @@ func (p *pool) put(h *hdrhistogram.Histogram) {
 }
 
 // recorder takes latencies of one goroutine, or a few, by phase. The collector
-// takes them away about once a second, so its lock is free but then. A phase
-// one behind the last is for messages touched by an outage.
+// takes them away about once a second, so its lock is free but then. Behind the phases are
+// the faults, for the messages that those touched.
 type recorder struct {
 	pool *pool
 
 	mu sync.Mutex
-	h  [][allSeries]*hdrhistogram.Histogram // by phase; guarded by mu
+	h  [][allSeries]*hdrhistogram.Histogram // by part; guarded by mu
 }
 
-func newRecorder(p *pool, phases int) *recorder {
-	return &recorder{pool: p, h: make([][allSeries]*hdrhistogram.Histogram, phases+1)}
+// newRecorder takes latencies of parts: phases, and faults behind them.
+func newRecorder(p *pool, parts int) *recorder {
+	return &recorder{pool: p, h: make([][allSeries]*hdrhistogram.Histogram, parts)}
 }
 
 func (r *recorder) record(phase int, s series, ns int64) {

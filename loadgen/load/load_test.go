@@ -4,7 +4,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -109,39 +108,6 @@ func TestObjectives(t *testing.T) {
 		if len(r.Missed) != 1 || r.Missed[0].Kind != m {
 			t.Errorf("%s: missed %v", m, r.Missed)
 		}
-	}
-}
-
-func TestOutageSeparatesLatencies(t *testing.T) {
-	o := outage{caught: make([]atomic.Int64, 2)}
-	var h Histograms
-	const ms = int64(time.Millisecond)
-	took := func(partition int, intended, now int64, want bool) {
-		t.Helper()
-		if got := o.took(partition, intended*ms, now*ms); got != want {
-			t.Errorf("partition %d, due %d ms, delivered %d ms: in the outage = %v, want %v", partition, intended, now, got, want)
-		}
-	}
-	took(0, 10, 12, false) // before
-	if o.result(&h) != nil {
-		t.Error("a result without an outage")
-	}
-	o.begin.Store(100 * ms)
-	took(0, 99, 101, true)  // in flight at the kill
-	took(0, 110, 112, true) // the broker is not up: an early answer proves nothing
-	o.up.Store(true)
-	took(0, 95, 700, true)
-	took(0, 120, 700, true)  // backlog
-	took(0, 690, 720, false) // 30 ms: on time again, and the first that is
-	took(0, 300, 730, true)  // backlog of before that
-	took(0, 700, 990, false) // late, but afterwards: that is no longer the outage
-	took(1, 600, 720, true)  // the other partition is behind
-	if r := o.result(&h); r.Seconds != 0 {
-		t.Errorf("over after %v s with a partition behind", r.Seconds)
-	}
-	took(1, 900, 905, false)
-	if r := o.result(&h); r.Seconds != 0.8 {
-		t.Errorf("result %+v, want 0.8 s", r)
 	}
 }
 

@@ -107,6 +107,7 @@ type slot struct {
 	lane           *verify.Lane
 	seq            uint64
 	phase          int
+	place          int
 	intended, sent int64
 }
 
@@ -166,7 +167,7 @@ func (p *producer) send(ctx context.Context, intended int64, phase int, item pac
 	if p.free == nil {
 		sent = r.clock.Now()
 	}
-	s.lane, s.seq, s.phase, s.intended, s.sent = lane, seq, phase, intended, sent
+	s.lane, s.seq, s.phase, s.place, s.intended, s.sent = lane, seq, phase, int(o.first+partition), intended, sent
 	p.m.Value, p.m.Timestamp = p.value, r.wall+sent/1000
 	p.phase = r.phaseAt(sent, p.phase)
 	p.sent[p.phase].Add(1)
@@ -224,7 +225,11 @@ func (s *slot) answered(err error) {
 		now := r.clock.Now()
 		s.lane.Acked(s.seq)
 		p.acked[r.phaseAt(now, s.phase)].Add(1)
-		p.recorder.answer(s.phase, now-s.intended, now-s.sent)
+		part := s.phase
+		if i := r.faults.touched(s.place, s.intended); i >= 0 {
+			part = len(r.s.Phases) + i
+		}
+		p.recorder.answer(part, now-s.intended, now-s.sent)
 	}
 	o.mu.Lock()
 	o.back = append(o.back, s)

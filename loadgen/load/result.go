@@ -48,7 +48,7 @@ type Result struct {
 	Wire      Wire       `json:"wire"`
 	Generator Generator  `json:"generator"`
 	Target    *TargetUse `json:"target,omitempty"`
-	Outage    *Outage    `json:"outage,omitempty"`
+	Faults    []Fault    `json:"faults,omitempty"` // those of the scenario that took place
 
 	Complete    bool     `json:"complete"` // everything was settled before the drain gave up
 	Interrupted bool     `json:"interrupted"`
@@ -177,7 +177,7 @@ func (r *Run) result(used Generator) *Result {
 		System: r.system, Loop: s.Loop, Ack: s.Producers.Ack, Producers: len(r.producers), Consumers: len(r.consumers), Partitions: len(r.places),
 		Payload: PayloadInfo{Source: s.Payload.Source, Describe: r.describe, Size: sizes(&s.Payload), Codec: s.Producers.Codec, Stats: r.stats},
 		Counts:  r.tracker.Counts(), OffsetsBack: r.offsetsBack.Load(), Generator: used,
-		Outage: r.outage.result(&r.totals[len(s.Phases)]),
+		Faults: r.faultResults(),
 	}
 	res.Durability, _ = r.system.Gives(s.Producers.AckLevel())
 	for i := range r.topics {

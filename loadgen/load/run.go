@@ -18,8 +18,8 @@ import (
 )
 
 // Run is one scenario, connected and ready. Make it with New, then Execute it
-// once. BeginOutage, EndOutage, SampleTarget and SetTarget may be called from
-// elsewhere while it executes.
+// once. BeginFault, EndFault, HoldConsumers, SampleTarget and SetTarget may be
+// called from elsewhere while it executes.
 type Run struct {
 	cfg     Config
 	s       *scenario.Scenario
@@ -46,7 +46,8 @@ type Run struct {
 	recorders []*recorder
 	lags      *recorder // owned by the pacer, drained by the collector
 	pool      pool
-	outage    outage
+	faults    faults
+	gate      gate
 	flushing  sync.WaitGroup
 
 	// timeline are the phases' beginnings and the last one's end, ns on clock;
@@ -63,7 +64,7 @@ type Run struct {
 	errs  []error // guarded by mu; at most errsMax
 	paced pace.Stats
 
-	totals []Histograms // by phase, and of the outage; owned by the collector
+	totals []Histograms // by phase, and behind them by fault; owned by the collector
 	series intervals    // owned by the collector
 }
 
@@ -130,16 +131,17 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 	}
 	phases := len(r.s.Phases)
 	r.due, r.held, r.heldMax = make([]atomic.Int64, phases), make([]atomic.Int64, phases), make([]atomic.Int64, phases)
-	r.totals = make([]Histograms, phases+1)
-	r.outage.caught = make([]atomic.Int64, len(r.places))
+	r.totals = make([]Histograms, r.parts())
 	for range recorderShards + 1 {
-		r.recorders = append(r.recorders, newRecorder(&r.pool, phases))
+		r.recorders = append(r.recorders, newRecorder(&r.pool, r.parts()))
 	}
 	r.lags = r.recorders[recorderShards]
 	r.tracker, err = verify.New(verify.Options{Producers: r.s.Producers.Count, Partitions: len(r.places), WindowMessages: r.s.Limits.Window})
 	if err != nil {
 		return err
 	}
+	r.faults.tracker = r.tracker
+	r.faults.prepare(len(r.s.Faults), len(r.places), r.s.Limits.OnTime)
 	if r.cfg.TargetPID != 0 {
 		if r.target, err = newTarget(r.cfg.TargetPID); err != nil {
 			return err
@@ -251,7 +253,15 @@ func (r *Run) Execute(ctx context.Context) (*Result, error) {
 		r.watch(watching, usage)
 	}()
 
-	err = r.produce(ctx, work)
+	err = r.produceAmid(ctx, work)
+	if _, broken := errors.AsType[meanwhileError](err); broken {
+		endWatch()
+		<-watched
+		r.close(work) // before stop, so that consumers end by it
+		stop()
+		consuming.Wait()
+		return nil, err
+	}
 	interrupted := errors.Is(err, context.Canceled) && ctx.Err() != nil
 	if err != nil && !interrupted {
 		r.note(err)

@@ -12,7 +12,7 @@ import (
 
 func TestRecorder(t *testing.T) {
 	var p pool
-	r := newRecorder(&p, 2)
+	r := newRecorder(&p, 3)
 	r.record(0, e2e, -5) // a clock that went back must not vanish
 	r.record(0, e2e, int64(time.Hour))
 	r.answer(1, 5000, 3000)

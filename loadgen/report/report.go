@@ -132,13 +132,10 @@ func Table(w io.Writer, res *load.Result) error {
 			}
 		}
 	}
-	if o := res.Outage; o != nil {
-		over := "until the backlog was worked off: not reached"
-		if o.Seconds > 0 {
-			over = fmt.Sprintf("%.2f s from its beginning until every partition was on time again", o.Seconds)
-		}
-		t.row("outage", "%s; %s messages due or in flight in it", over, count(uint64(o.Delay.Count)))
-		t.latency("end to end, in the outage", o.Delay)
+	for i := range res.Faults {
+		f := &res.Faults[i]
+		t.row("fault "+f.Kind, "%s", f)
+		t.latency("end to end, in the fault", f.E2E)
 	}
 	t.row("compression", "%.2f : 1 (%s of batches as %s on the wire), %.1f messages a batch", res.Wire.Compression, megabytes(res.Wire.RawBytes), megabytes(res.Wire.Bytes), res.Wire.MessagesPerBatch)
 	if res.Wire.Retries > 0 {
@@ -187,19 +184,17 @@ func (t *table) counts(res *load.Result) {
 // phase writes what was measured of a phase, or all.
 func (t *table) phase(res *load.Result, m *load.Phase) {
 	t.row("rate", "%s msg/s delivered%s; %.1f MB/s", perSec(m.Delivered), offered(res, m), m.DeliveredMBps)
-	name := "end to end"
-	if res.Outage != nil {
-		name = "end to end, outage apart"
+	apart := ""
+	if len(res.Faults) > 0 {
+		apart = ", faults apart"
 	}
+	name := "end to end" + apart
 	t.latency(name, m.Latency.E2E)
 	name = "acknowledged"
 	if res.Ack == "none" {
 		name = "passed on by the client"
 	}
-	if res.Outage != nil {
-		name += ", outage included"
-	}
-	t.latency(name, m.Latency.Ack)
+	t.latency(name+apart, m.Latency.Ack)
 	if res.Loop == scenario.OpenLoop {
 		t.latency("dispatch lag (generator)", m.Latency.Lag)
 		if m.HeldBack > 0 {

@@ -26,10 +26,13 @@ func result() *load.Result {
 	return &load.Result{
 		Schema: load.Schema, Scenario: "kv-1k", Hash: "0123", Loop: "open", Ack: "durable", Visibility: "durable", Producers: 3, Consumers: 2, Partitions: 4,
 		System: driver.Description{System: "portask", Version: "9"}, Durability: driver.Disk,
-		Payload:    load.PayloadInfo{Describe: "json 8 KiB", Size: "1KiB", Codec: "raw", Stats: payload.Stats{MeanBytes: 1024, Entropy: 4.5, Zstd1: 3.25}},
-		Counts:     verify.Counts{Sent: 1_234_567, Acked: 1_234_567, Delivered: 1_234_560, Lost: 7, Foreign: 2},
-		Measured:   &load.Measured{Total: phase, Phases: []load.Phase{phase}},
-		Outage:     &load.Outage{Seconds: 1.14, Delay: load.Quantiles{Count: 21_930, Max: 1_200_000_000}},
+		Payload:  load.PayloadInfo{Describe: "json 8 KiB", Size: "1KiB", Codec: "raw", Stats: payload.Stats{MeanBytes: 1024, Entropy: 4.5, Zstd1: 3.25}},
+		Counts:   verify.Counts{Sent: 1_234_567, Acked: 1_234_567, Delivered: 1_234_560, Lost: 7, Foreign: 2},
+		Measured: &load.Measured{Total: phase, Phases: []load.Phase{phase}},
+		Faults: []load.Fault{{
+			Kind: "kill", At: 4, For: 0.6, Recovered: true, Recovery: 1.14, E2E: load.Quantiles{Count: 21_930, Max: 1_200_000_000},
+			Of: verify.Span{Messages: 21_931, Lost: 7},
+		}},
 		Wire:       load.Wire{MessagesPerBatch: 11.9, Bytes: 364_100_000, RawBytes: 555_800_000, Compression: 1.53},
 		Target:     &load.TargetUse{CPUPerMillion: 1.25, RSSBytes: 32 << 20, RSSMaxBytes: 33 << 20},
 		Violations: []load.Problem{{Kind: load.Lost, Text: "7 acknowledged and not delivered"}},
@@ -45,9 +48,9 @@ func TestTable(t *testing.T) {
 		`(?m)^messages +1,234,567 sent, 1,234,567 acknowledged, 1,234,560 delivered`,
 		`(?m)^lost +7$`, `(?m)^duplicated +0$`, `(?m)^reordered +0$`, `(?m)^corrupt +0$`,
 		`(?m)^rate +20,000 msg/s delivered, 20,000 offered; 20\.4 MB/s$`,
-		`(?m)^end to end, outage apart +p50 1\.23ms  p99 12\.3ms  p99\.9 1\.23s  max 1m1\.2s$`,
-		`(?m)^outage +1\.14 s from its beginning`, `21,930 messages due or in flight`,
-		`(?m)^acknowledged, outage included +p50 1us  p99 1ms`,
+		`(?m)^end to end, faults apart +p50 1\.23ms  p99 12\.3ms  p99\.9 1\.23s  max 1m1\.2s$`,
+		`(?m)^fault kill +kill at 4\.0 s for 0\.60 s: 1\.14 s from its end until every partition was on time again; 21931 messages, 7 lost`,
+		`(?m)^acknowledged, faults apart +p50 1us  p99 1ms`,
 		`(?m)^compression +1\.53 : 1 \(555\.8 MB of batches as 364\.1 MB`,
 		`(?m)^target's process +1\.25 CPU s per million messages, RSS 32\.0 MiB \(at most 33\.0\)$`,
 		`(?m)^target +portask 9, 0 topics, 4 partitions, ack durable \(survives: disk\), visibility durable$`,
@@ -59,12 +62,12 @@ func TestTable(t *testing.T) {
 		}
 	}
 	r := result()
-	r.Loop, r.Outage = "closed", nil
+	r.Loop, r.Faults = "closed", nil
 	b.Reset()
 	if err := Table(&b, r); err != nil {
 		t.Fatal(err)
 	}
-	if s := b.String(); !strings.Contains(s, "service times") || strings.Contains(s, "offered") || strings.Contains(s, "dispatch lag") || strings.Contains(s, "outage") {
+	if s := b.String(); !strings.Contains(s, "service times") || strings.Contains(s, "offered") || strings.Contains(s, "dispatch lag") || strings.Contains(s, "fault") {
 		t.Errorf("closed loop reported as:\n%s", s)
 	}
 }
@@ -73,7 +76,7 @@ func TestTable(t *testing.T) {
 // benchstat. The fate of messages is.
 func TestInvalidRunShowsNoNumbers(t *testing.T) {
 	r := result()
-	r.Rejected, r.Measured, r.Outage = r.Measured, nil, nil
+	r.Rejected, r.Measured, r.Faults = r.Measured, nil, nil
 	r.Invalid = []load.Problem{{Kind: load.DispatchLag, Phase: "main", Text: "too late"}}
 	var b bytes.Buffer
 	if err := Table(&b, r); err != nil {

@@ -15,6 +15,7 @@ func (s *Scenario) check(src *source) {
 	s.checkLists(src)
 	s.checkPhases(src)
 	s.checkObjectives(src)
+	s.checkFaults(src)
 	lanes := s.Producers.Count * s.Partitions()
 	if s.Partitions() > PartitionsMax {
 		src.bad("topics", "%d partitions in all: want at most %d", s.Partitions(), PartitionsMax)

@@ -55,6 +55,25 @@ follow one another without a gap.
 | staircase | from rate to to, in steps levels of the same length |
 | trace | as recorded, speed times as fast |
 
+## Faults
+
+Faults of the network happen in a proxy on the loopback interface, which the clients are given as the target's address;
+those of the process need a target that loadgen started (` + "`--start-broker`" + `). Everything is verified across them. A
+partition has recovered when, after the fault's end, a message is delivered within ` + "`limits.on_time`" + `; the result tells how
+long that took for the last of them, and what became of the messages sent until then, which are left out of the phases'
+latencies.
+
+| kind | what happens |
+| --- | --- |
+| slow-network | what passes takes latency, and jitter, longer, and has rate bytes a second |
+| partition | nothing passes, and connections are not opened; then what was held up goes on |
+| half-open | connections fall silent for good, as when a router forgot them; new ones work; at the end the silent ones are reset |
+| reset | all connections are reset, and new ones are while it lasts |
+| freeze | the process is stopped (SIGSTOP), then continued |
+| kill | the process is killed (SIGKILL), then started again on the same data |
+| restart | the process is asked to end (SIGTERM), then started again |
+| slow-consumer | consumers take nothing |
+
 ## Payloads
 
 A value is a header of 48 bytes, by which it is recognised, and a body from the source; with a codec other than raw both
@@ -83,6 +102,7 @@ func Reference() []byte {
 	b.WriteString(referenceHead)
 	s := Default()
 	s.Objectives = []Objective{{}}
+	s.Faults = []Fault{defaultFault()}
 	referenceTable(&b, "", s.table())
 	b.WriteString(referenceTail)
 	return b.Bytes()

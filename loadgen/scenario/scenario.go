@@ -44,6 +44,7 @@ type Scenario struct {
 	Payload    Payload
 	Keys       Keys
 	Phases     []Phase
+	Faults     []Fault
 	Objectives []Objective
 	Limits     Limits
 
@@ -188,6 +189,7 @@ type Limits struct {
 	Drain   time.Duration // without progress, at the end
 	Window  int           // unsettled messages a lane
 	Quantum time.Duration // shortest sleep of the pacer
+	OnTime  time.Duration // latency that ends a fault's recovery
 }
 
 // Default is what a file need not say: ten seconds of 10,000 messages of 1 KiB a
@@ -198,7 +200,7 @@ func Default() *Scenario {
 		Producers: Producers{Count: 2, Ack: "durable", Batch: 64 << 10, Linger: -1, Compression: "never", Codec: "raw", InFlight: 4096},
 		Consumers: Consumers{Count: 2, Delivery: string(driver.Stream)},
 		Payload:   Payload{Source: "random", Split: SplitSize, Distribution: "uniform", Size: "1KiB"},
-		Limits:    Limits{Drain: 15 * time.Second, Window: 4 << 20, Quantum: 50 * time.Microsecond},
+		Limits:    Limits{Drain: 15 * time.Second, Window: 4 << 20, Quantum: 50 * time.Microsecond, OnTime: 50 * time.Millisecond},
 	}
 	s.Topics = []Topic{defaultTopic()}
 	warm, main := defaultPhase(), defaultPhase()

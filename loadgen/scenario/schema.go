@@ -69,6 +69,11 @@ func (s *Scenario) table() []entry {
 			add: func() { s.Phases = append(s.Phases, defaultPhase()) },
 			at:  func(i int) []entry { return s.Phases[i].table(s) }, name: func(i int) string { return s.Phases[i].Name },
 		}},
+		{name: "faults", doc: "What goes wrong meanwhile, one after the other.", list: &list{
+			max: faultsMax, len: func() int { return len(s.Faults) }, clear: func() { s.Faults = nil },
+			add: func() { s.Faults = append(s.Faults, defaultFault()) },
+			at:  func(i int) []entry { return s.Faults[i].table() }, name: func(i int) string { return s.Faults[i].Kind },
+		}},
 		{name: "objectives", doc: "What the run must reach; exit status 2 if it does not.", list: &list{
 			max: objectivesMax, len: func() int { return len(s.Objectives) }, clear: func() { s.Objectives = nil },
 			add: func() { s.Objectives = append(s.Objectives, Objective{}) },
@@ -186,6 +191,7 @@ func (l *Limits) table() []entry {
 		{name: "drain", doc: "How long to wait at the end, without any progress, for what is outstanding.", v: durationValue{at: &l.Drain, min: 10 * time.Millisecond, max: time.Hour}},
 		{name: "window", doc: "Messages of a producer in a partition that may be unsettled (not acknowledged or not delivered) before the generator waits. Each costs three bits.", v: intValue{&l.Window, 64, 1 << 30}},
 		{name: "quantum", doc: "Shortest sleep of the pacer: what falls due meanwhile leaves together, each with its own intended time.", v: durationValue{at: &l.Quantum, max: 10 * time.Millisecond}},
+		{name: "on_time", doc: "A partition has recovered from a fault when a message is delivered so soon after its intended time.", v: durationValue{at: &l.OnTime, min: time.Millisecond, max: 10 * time.Minute}},
 	}
 }
 

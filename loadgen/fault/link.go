@@ -1,0 +1,115 @@
+package fault
+
+import (
+	"sync"
+	"time"
+)
+
+// link shares a rate among connections: a token bucket by bytes, kept as the
+// time at which the link is free again. Chunks are small, so that connections
+// take turns and nothing comes in bursts. Safe for concurrent use.
+type link struct {
+	mu   sync.Mutex
+	free time.Time // when the last chunk has left
+}
+
+const (
+	// quantumTime is how long a chunk occupies the link.
+	quantumTime = time.Millisecond
+	// quantumMin is an Ethernet frame.
+	quantumMin = 1500
+	// queueTime is how much the link takes in advance. A goroutine that wakes
+	// late, by a millisecond on an idle machine and ten on a busy one, leaves
+	// the link no gap.
+	queueTime = 20 * time.Millisecond
+	// catchUp is how late a sender may come all the same and still be on time.
+	// It bounds the burst after a pause.
+	catchUp = 10 * time.Millisecond
+)
+
+// quantum is how much may be taken at once.
+func (l *link) quantum(rate int) int {
+	if rate <= 0 {
+		return chunkBytes
+	}
+	return min(chunkBytes, max(quantumMin, int(int64(rate)*int64(quantumTime)/int64(time.Second))))
+}
+
+// take reserves the link for n bytes and returns when they have left.
+func (l *link) take(rate, n int, now time.Time) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if rate <= 0 {
+		l.free = time.Time{}
+		return now
+	}
+	if earliest := now.Add(-catchUp); l.free.Before(earliest) {
+		l.free = earliest
+	}
+	l.free = l.free.Add(time.Duration(float64(n) / float64(rate) * float64(time.Second)))
+	return l.free
+}
+
+// queue holds the chunks on their way in one direction of one connection.
+type queue struct {
+	mu     sync.Mutex
+	moved  sync.Cond
+	chunks []chunk
+	bytes  int
+	// ended: nothing more is put; closed: nothing more is taken either.
+	ended, closed bool
+}
+
+func newQueue() *queue {
+	q := &queue{}
+	q.moved.L = &q.mu
+	return q
+}
+
+// put waits for room; false if the queue is closed.
+func (q *queue) put(x chunk) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.bytes > 0 && q.bytes+len(x.data) > queueBytes && !q.closed {
+		q.moved.Wait()
+	}
+	if q.closed {
+		return false
+	}
+	q.chunks = append(q.chunks, x)
+	q.bytes += len(x.data)
+	q.moved.Broadcast()
+	return true
+}
+
+// take waits for a chunk; false if there are no more.
+func (q *queue) take() (chunk, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.chunks) == 0 && !q.ended && !q.closed {
+		q.moved.Wait()
+	}
+	if len(q.chunks) == 0 || q.closed {
+		return chunk{}, false
+	}
+	x := q.chunks[0]
+	q.chunks[0] = chunk{}
+	q.chunks = q.chunks[1:]
+	q.bytes -= len(x.data)
+	q.moved.Broadcast()
+	return x, true
+}
+
+func (q *queue) finish() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ended = true
+	q.moved.Broadcast()
+}
+
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.moved.Broadcast()
+}
