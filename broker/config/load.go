@@ -95,7 +95,7 @@ func (s *Schema) load(src Sources, data []byte) (*Snapshot, error) {
 	if len(l.problems) > 0 {
 		return nil, &Error{l.problems}
 	}
-	snap := &Snapshot{File: src.File, Version: l.version, Notes: l.notes, Settings: make([]Setting, len(s.keys))}
+	snap := &Snapshot{File: src.File, Content: contentOf(src.File, data), Version: l.version, Notes: l.notes, Settings: make([]Setting, len(s.keys))}
 	for i, k := range s.keys {
 		snap.Settings[i] = l.settings[k]
 	}

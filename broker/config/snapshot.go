@@ -15,7 +15,8 @@ type Setting struct {
 // Snapshot is the outcome of Load for all keys, in the order of the table.
 type Snapshot struct {
 	File     string
-	Version  int // the file's; the table's if there is no file
+	Content  Content // of the file; zero if there is none
+	Version  int     // the file's; the table's if there is no file
 	Settings []Setting
 	// Notes say what migrations changed, a sentence each.
 	Notes []string
@@ -58,7 +59,7 @@ func Diff(old, now *Snapshot) []Change {
 // Reloaded is what a program runs with that ran with s and took the live
 // settings of now: the others keep their old values until the restart.
 func (s *Snapshot) Reloaded(now *Snapshot) *Snapshot {
-	out := &Snapshot{File: now.File, Version: now.Version, Notes: now.Notes, Settings: make([]Setting, 0, len(now.Settings))}
+	out := &Snapshot{File: now.File, Content: now.Content, Version: now.Version, Notes: now.Notes, Settings: make([]Setting, 0, len(now.Settings))}
 	for _, n := range now.Settings {
 		if o, ok := s.Lookup(n.Path); ok && !n.Live && o.raw != n.raw {
 			n = o

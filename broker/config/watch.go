@@ -18,8 +18,19 @@ const (
 	settleMost = time.Second
 )
 
-// Watch calls changed when the content of a file has become another, until ctx
-// ends; it then returns nil. It watches directories rather than the file, so it
+// Content tells one content of a file from others.
+type Content [sha256.Size]byte
+
+func contentOf(file string, data []byte) Content {
+	if file == "" {
+		return Content{}
+	}
+	return sha256.Sum256(data)
+}
+
+// Watch calls changed when the content of a file has become another than loaded
+// (Snapshot.Content; what changed between loading and watching counts), until
+// ctx ends; it then returns nil. It watches directories rather than the file, so it
 // sees files that are replaced by renaming, as editors and Kubernetes do: there
 // the name is a link into a directory that is swapped as a whole. A content that
 // was seen last, or a file that is gone for the moment, is no change; a directory
@@ -27,20 +38,18 @@ const (
 //
 // An error says that watching is not possible; there is no watching by polling.
 // changed is called on Watch's goroutine, one call at a time.
-func Watch(ctx context.Context, file string, changed func()) error {
+func Watch(ctx context.Context, file string, loaded Content, changed func()) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", file, err)
 	}
 	defer w.Close()
-	v := &watch{w: w, file: file, dirs: map[string]bool{}}
+	v := &watch{w: w, file: file, dirs: map[string]bool{}, seen: loaded}
 	if err := v.follow(); err != nil {
 		return fmt.Errorf("watch %s: %w", file, err)
 	}
-	v.seen, _ = v.sum()
-	timer := time.NewTimer(settle)
-	timer.Stop()
-	var first time.Time // of the events that are settling
+	timer := time.NewTimer(settle) // it may have changed before it was watched
+	var first time.Time            // of the events that are settling
 	touched := func() {
 		now := time.Now()
 		if first.IsZero() {
@@ -86,7 +95,7 @@ type watch struct {
 	// linked: the file is reached through links, and any event may be a link
 	// that changed.
 	linked bool
-	seen   [sha256.Size]byte
+	seen   Content
 }
 
 // follow watches the directory of the file and, if links lead elsewhere, that of
@@ -120,10 +129,10 @@ func (v *watch) concerns(e fsnotify.Event) bool {
 	return v.linked || filepath.Base(e.Name) == filepath.Base(v.file) || v.dirs[e.Name]
 }
 
-func (v *watch) sum() ([sha256.Size]byte, bool) {
+func (v *watch) sum() (Content, bool) {
 	data, err := readFile(v.file)
 	if err != nil {
-		return [sha256.Size]byte{}, false
+		return Content{}, false
 	}
-	return sha256.Sum256(data), true
+	return contentOf(v.file, data), true
 }

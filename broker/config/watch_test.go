@@ -13,14 +13,24 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// watched runs Watch and returns what tells its calls, after the watch is up.
+// watched runs Watch of a file that was loaded as it is and returns what tells
+// its calls.
 func watched(t *testing.T, file string) (calls chan string) {
+	t.Helper()
+	data, err := readFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return watchedAs(t, file, contentOf(file, data))
+}
+
+func watchedAs(t *testing.T, file string, loaded Content) (calls chan string) {
 	t.Helper()
 	calls = make(chan string, 16)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- Watch(ctx, file, func() {
+		ended <- Watch(ctx, file, loaded, func() {
 			b, _ := os.ReadFile(file)
 			calls <- string(b)
 		})
@@ -158,8 +168,16 @@ func TestWatchDirectoryReplaced(t *testing.T) {
 	expect(t, calls, "newer")
 }
 
+// What changed after loading and before watching is seen as well.
+func TestWatchBegunLate(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "broker.yaml")
+	write(t, file, "new")
+	calls := watchedAs(t, file, contentOf(file, []byte("old")))
+	expect(t, calls, "new")
+}
+
 func TestWatchNothing(t *testing.T) {
-	if err := Watch(t.Context(), filepath.Join(t.TempDir(), "no", "such.yaml"), func() {}); err == nil {
+	if err := Watch(t.Context(), filepath.Join(t.TempDir(), "no", "such.yaml"), Content{}, func() {}); err == nil {
 		t.Error("a directory that is not there can be watched")
 	}
 }

@@ -43,7 +43,7 @@ func newReloader(l *launch, s *server.Server, mon *monitor.Monitor, level *slog.
 	changed := make(chan struct{}, 1)
 	if snap.File != "" {
 		r.wg.Go(func() {
-			err := config.Watch(ctx, snap.File, func() {
+			err := config.Watch(ctx, snap.File, snap.Content, func() {
 				select {
 				case changed <- struct{}{}:
 				default: // one is on its way and will see this change too
