@@ -79,6 +79,9 @@ func (p *Program) driver(name string) (driver.Kind, error) {
 type targetFlags struct {
 	driver, addr string
 	settings     []string
+	pid          int
+	broker       string // to be started
+	brokerArgs   []string
 }
 
 func (t *targetFlags) add(p *Program, c *cobra.Command) {
@@ -90,18 +93,14 @@ func (t *targetFlags) add(p *Program, c *cobra.Command) {
 	fs.StringVar(&t.driver, "driver", p.Drivers[0].Name, "system to drive: "+strings.Join(docs, "; "))
 	fs.StringVar(&t.addr, "addr", "", "address of the target (default: where the system listens, "+p.Drivers[0].Addr+" for "+p.Drivers[0].Name+")")
 	fs.StringArrayVar(&t.settings, "driver-set", nil, "setting of the driver, key=value")
+	fs.IntVar(&t.pid, "pid", 0, "process of the target, for its CPU and memory")
+	fs.StringVar(&t.broker, "start-broker", "", "portask to start on a free port with new data, and to end with the command; what faults of the process need")
+	fs.StringArrayVar(&t.brokerArgs, "broker-arg", nil, "argument of portask serve, with --start-broker")
 }
 
-// open opens the driver.
-func (t *targetFlags) open(ctx context.Context, p *Program) (driver.Driver, error) {
-	k, err := p.driver(t.driver)
-	if err != nil {
-		return nil, err
-	}
-	o := driver.Options{Addr: t.addr, Settings: map[string]string{}}
-	if o.Addr == "" {
-		o.Addr = k.Addr
-	}
+// open opens a driver of kind k at addr.
+func (t *targetFlags) open(ctx context.Context, k driver.Kind, addr string) (driver.Driver, error) {
+	o := driver.Options{Addr: addr, Settings: map[string]string{}}
 	for _, s := range t.settings {
 		key, value, ok := strings.Cut(s, "=")
 		if !ok {

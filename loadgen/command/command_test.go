@@ -29,9 +29,9 @@ func program() *Program {
 func do(t *testing.T, args ...string) (out string, status int) {
 	t.Helper()
 	c := program().Command()
-	var b, errs bytes.Buffer
+	var b bytes.Buffer
 	c.SetOut(&b)
-	c.SetErr(&errs)
+	c.SetErr(&b)
 	c.SetArgs(args)
 	err := c.ExecuteContext(t.Context())
 	if err != nil {

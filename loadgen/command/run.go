@@ -23,7 +23,6 @@ type runFlags struct {
 	target              targetFlags
 	scenario            scenarioFlags
 	keep                bool
-	pid                 int
 	output              string
 	jsonFile, benchFile string
 	labels              []string
@@ -61,7 +60,6 @@ each producer waits for answers; its latencies are service times.`,
 	f.scenario.add(c.Flags())
 	fs := c.Flags()
 	fs.BoolVar(&f.keep, "keep", false, "do not delete the topics that the run created")
-	fs.IntVar(&f.pid, "pid", 0, "process of the target, for its CPU and memory")
 	fs.StringVarP(&f.output, "output", "o", "table", "table or json, on standard output")
 	fs.StringVar(&f.jsonFile, "json", "", "file for the result as JSON")
 	fs.StringVar(&f.benchFile, "bench", "", "file for the result in the Go benchmark format; appended to")
@@ -184,19 +182,20 @@ func (f *scenarioFlags) lengths(fs *pflag.FlagSet) []scenario.Setting {
 	}
 }
 
-func (f *runFlags) run(ctx context.Context, p *Program, s *scenario.Scenario, stdout, stderr io.Writer) error {
+func (f *runFlags) run(ctx context.Context, p *Program, s *scenario.Scenario, stdout, stderr io.Writer) (err error) {
 	if f.output != "table" && f.output != "json" {
 		return fmt.Errorf("--output %q: want table or json", f.output)
 	}
-	d, err := f.target.open(ctx, p)
+	line, event := events(stderr, f.quiet)
+	defer line.end()
+	g, err := f.target.rig(ctx, p, s, event)
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	cfg := load.Config{Scenario: s, Driver: d, Keep: f.keep, TargetPID: f.pid}
+	defer func() { err = errors.Join(err, g.close(err)) }()
+	cfg := g.config(s)
+	cfg.Keep = f.keep
 	if !f.quiet {
-		line := newProgress(stderr)
-		defer line.end()
 		cfg.Progress = func(s load.Snapshot) { line.line(report.Progress(s)) }
 	}
 	r, err := load.New(ctx, cfg)

@@ -14,9 +14,11 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/portask/portask/loadgen/launch/launchtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { launchtest.Main(m, func() error { return goleak.Find() }) }
 
 // echo is a server that sends back what it gets.
 func echo(t *testing.T) string {

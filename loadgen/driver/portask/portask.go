@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/portask/portask/broker/client"
 	"github.com/portask/portask/broker/fault"
@@ -28,30 +29,44 @@ var Kind = driver.Kind{
 	Name: name,
 	Doc:  "a Portask deployment, through its Go client",
 	Addr: "127.0.0.1:7474",
+	Settings: map[string]string{
+		"heartbeat": "interval between signs of life; the broker is taken for dead after three without one (default: the broker's, 10s)",
+	},
 	Open: func(ctx context.Context, o driver.Options) (driver.Driver, error) {
-		for k := range o.Settings {
-			return nil, fmt.Errorf("driver %s has no setting %q", name, k)
+		var more []client.Option
+		for k, v := range o.Settings {
+			switch k {
+			case "heartbeat":
+				d, err := time.ParseDuration(v)
+				if err != nil || d <= 0 {
+					return nil, fmt.Errorf("driver %s: heartbeat %q: want a duration such as 1s", name, v)
+				}
+				more = append(more, client.WithHeartbeat(d))
+			default:
+				return nil, fmt.Errorf("driver %s has no setting %q", name, k)
+			}
 		}
-		return Open(ctx, o.Addr)
+		return Open(ctx, o.Addr, more...)
 	},
 }
 
 // Driver implements driver.Driver.
 type Driver struct {
 	addr  string
+	more  []client.Option
 	admin *client.Client
 }
 
-// Open connects to the broker at addr.
-func Open(ctx context.Context, addr string) (*Driver, error) {
-	d := &Driver{addr: addr}
+// Open connects to the broker at addr. more are given to every client.
+func Open(ctx context.Context, addr string, more ...client.Option) (*Driver, error) {
+	d := &Driver{addr: addr, more: more}
 	var err error
 	d.admin, err = d.dial(ctx, "admin")
 	return d, err
 }
 
 func (d *Driver) dial(ctx context.Context, role string) (*client.Client, error) {
-	return client.Dial(ctx, d.addr, client.WithName("portask-loadgen "+role))
+	return client.Dial(ctx, d.addr, append([]client.Option{client.WithName("portask-loadgen " + role)}, d.more...)...)
 }
 
 // Name implements driver.Driver.

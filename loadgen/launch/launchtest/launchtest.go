@@ -56,14 +56,21 @@ func Main(m *testing.M, extra ...func() error) {
 	os.Exit(code)
 }
 
-// Start builds the broker, once for a test binary, and starts it on a free port
-// with its data in a directory of the test's. It is killed at the test's end.
-func Start(t testing.TB, args ...string) *launch.Broker {
+// Binary builds the broker, once for a test binary.
+func Binary(t testing.TB) string {
 	t.Helper()
 	name, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return name
+}
+
+// Start builds the broker, once for a test binary, and starts it on a free port
+// with its data in a directory of the test's. It is killed at the test's end.
+func Start(t testing.TB, args ...string) *launch.Broker {
+	t.Helper()
+	name := Binary(t)
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
