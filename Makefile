@@ -5,7 +5,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 GO       ?= go
-MODULES  := broker loadgen ci
+MODULES  := broker loadgen loadgen/peers ci
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # The version is passed by -ldflags, not stamped from version control: stamping fails where another user owns the clone.
 BUILD    := -buildvcs=false -trimpath -ldflags '-X main.version=$(VERSION)'
@@ -37,6 +37,10 @@ build: ## bin/portask, bin/loadgen, bin/perflab
 	@mkdir -p bin
 	@$(GO) build $(BUILD) -o bin/ ./broker/cmd/portask ./loadgen/cmd/loadgen ./ci/cmd/perflab
 
+.PHONY: peers
+peers: build ## bin/loadgen-peers: loadgen with NATS and Redis, for `loadgen compare`
+	@$(GO) build $(BUILD) -o bin/ ./loadgen/peers/cmd/loadgen-peers
+
 .PHONY: demo
 demo: build ## produce, kill the broker, restart it, verify every message; ends within 60 s
 	@bin/loadgen demo --portask bin/portask $(if $(PAYLOADS),--payloads '$(PAYLOADS)')
@@ -56,6 +60,7 @@ test: ## everything a change must pass, with the seconds of each stage (at most 
 .PHONY: prerequisites
 prerequisites:
 	@.ci/need gcc gcc libc6-dev
+	@.ci/need redis-server redis-server
 	@for m in $(MODULES); do (cd $$m && $(GO) mod download); done
 	@$(GO) version
 
@@ -71,7 +76,7 @@ leases: ## tests of what lends or holds memory, with leaks, second releases and 
 lint: ## gofmt, vet, staticcheck, each module by itself, other systems, known vulnerabilities
 	@bad=$$(gofmt -l $(MODULES)); if [ -n "$$bad" ]; then echo "not formatted: $$bad" >&2; exit 1; fi
 	@$(GO) vet work
-	@cd broker && $(GO) tool staticcheck ./... ../loadgen/... ../ci/...
+	@cd broker && $(GO) tool staticcheck ./... ../loadgen/... ../loadgen/peers/... ../ci/...
 	@for m in $(MODULES); do (cd $$m && GOWORK=off $(GO) build $(BUILD) -o /dev/null ./...); done
 	@for os in darwin windows; do (cd broker && GOWORK=off GOOS=$$os CGO_ENABLED=0 $(GO) vet ./...); done
 	@.ci/govulncheck

@@ -44,6 +44,7 @@ const picture = `
 	broker/cmd/portask:           broker/...
 
 	loadgen/...:                  loadgen/... broker/client broker/message broker/fault broker/wire broker/compression broker/serialization broker/sysmetrics
+	loadgen/peers/...:            loadgen/... broker/message broker/compression broker/sysmetrics
 
 	ci/...:                       ci/... broker/compression broker/message broker/sysmetrics
 `

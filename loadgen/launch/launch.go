@@ -40,37 +40,50 @@ func Start(ctx context.Context, o Options) (*Broker, error) {
 	if err := os.Remove(o.AddrFile); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	log, err := os.OpenFile(o.LogFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o666)
+	args := append([]string{"serve", "--data", o.Data, "--listen", o.Listen, "--addr-file", o.AddrFile}, o.Args...)
+	return Command(ctx, exec.Command(o.Binary, args...), o.LogFile, func() (string, error) {
+		text, err := os.ReadFile(o.AddrFile)
+		if errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+		return strings.TrimSpace(string(text)), err
+	})
+}
+
+// Command is Start for any server: cmd, whose output is appended to logFile,
+// serves once ready returns an address. ready is asked every few milliseconds;
+// its error ends the attempt.
+func Command(ctx context.Context, cmd *exec.Cmd, logFile string, ready func() (addr string, err error)) (*Broker, error) {
+	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o666)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	args := append([]string{"serve", "--data", o.Data, "--listen", o.Listen, "--addr-file", o.AddrFile}, o.Args...)
-	b := &Broker{cmd: exec.Command(o.Binary, args...), ended: make(chan struct{})}
+	b := &Broker{cmd: cmd, ended: make(chan struct{})}
 	b.cmd.Stdout, b.cmd.Stderr = log, log
 	setProcess(b.cmd)
 	if err := b.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", o.Binary, err)
+		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
 	go func() {
 		b.err = b.cmd.Wait()
 		close(b.ended)
 	}()
 	for {
-		text, err := os.ReadFile(o.AddrFile)
-		if b.addr = strings.TrimSpace(string(text)); b.addr != "" {
-			return b, nil
-		}
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		b.addr, err = ready()
+		if err != nil {
 			b.Kill()
 			return nil, err
 		}
+		if b.addr != "" {
+			return b, nil
+		}
 		select {
 		case <-b.ended:
-			return nil, fmt.Errorf("%s ended before it served: %w; its last words: %s", o.Binary, orNone(b.err), lastLines(o.LogFile))
+			return nil, fmt.Errorf("%s ended before it served: %w; its last words: %s", cmd.Path, orNone(b.err), lastLines(logFile))
 		case <-ctx.Done():
 			b.Kill()
-			return nil, fmt.Errorf("%s does not serve: %w; its last words: %s", o.Binary, ctx.Err(), lastLines(o.LogFile))
+			return nil, fmt.Errorf("%s does not serve: %w; its last words: %s", cmd.Path, ctx.Err(), lastLines(logFile))
 		case <-time.After(2 * time.Millisecond):
 		}
 	}

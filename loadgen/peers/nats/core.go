@@ -69,7 +69,7 @@ func (d *core) Name() string { return coreName }
 
 func (d *core) Describe(context.Context) (driver.Description, error) {
 	return driver.Description{System: coreName, Version: d.version(), Levels: d.can.Levels, Settings: map[string]string{
-		"client": natsgo.Version, "storage": "none",
+		"client": "nats.go " + natsgo.Version, "storage": "none",
 	}}, nil
 }
 
@@ -137,7 +137,7 @@ func (c *coreConn) Consumer(ctx context.Context, o driver.ConsumerOptions) (driv
 		}
 	}
 	// The answer comes behind the subscriptions: the server has them.
-	if err := c.nc.FlushWithContext(ctx); err != nil {
+	if err := flush(ctx, c.nc); err != nil {
 		k.Close()
 		return nil, err
 	}
@@ -154,7 +154,7 @@ type coreConsumer struct {
 
 func (k *coreConsumer) CaughtUp(ctx context.Context) (bool, error) {
 	// What the server sent before its answer is with the client.
-	if err := k.nc.FlushWithContext(ctx); err != nil {
+	if err := flush(ctx, k.nc); err != nil {
 		return false, err
 	}
 	var delivered int64
@@ -191,12 +191,12 @@ type streamer struct {
 	window   int64
 	closed   atomic.Bool
 
-	messages, bytes atomic.Uint64
-	confirmed       atomic.Int64 // bytes the server has confirmed; by whoever holds asking
-	sent            atomic.Int64 // bytes published
-	asking          atomic.Bool
-	confirmedMore   chan struct{} // capacity 1
-	asked           sync.WaitGroup
+	messages, wire atomic.Uint64
+	confirmed      atomic.Int64 // bytes the server has confirmed; by whoever holds asking
+	sent           atomic.Int64 // bytes published
+	asking         atomic.Bool
+	confirmedMore  chan struct{} // capacity 1
+	asked          sync.WaitGroup
 }
 
 func newStreamer(nc *natsgo.Conn, o driver.ProducerOptions, partitions int) *streamer {
@@ -240,7 +240,7 @@ func (s *streamerSlot) Send(ctx context.Context, partition uint32, m *message.Me
 		return err
 	}
 	p.messages.Add(1)
-	p.bytes.Add(uint64(n))
+	p.wire.Add(pubBytes(p.subjects[partition], 0, len(m.Value)))
 	if p.sent.Add(n)-p.confirmed.Load() > p.window/2 {
 		p.ask()
 	}
@@ -255,9 +255,8 @@ func (p *streamer) ask() {
 	}
 	at := p.sent.Load()
 	p.asked.Go(func() {
-		err := p.nc.FlushTimeout(confirmWait)
-		if err == nil {
-			p.confirmed.Store(at)
+		if p.nc.FlushTimeout(confirmWait) == nil {
+			p.confirm(at)
 		}
 		p.asking.Store(false)
 		select {
@@ -265,6 +264,16 @@ func (p *streamer) ask() {
 		default:
 		}
 	})
+}
+
+// confirm notes that the server has the first at bytes.
+func (p *streamer) confirm(at int64) {
+	for {
+		have := p.confirmed.Load()
+		if at <= have || p.confirmed.CompareAndSwap(have, at) {
+			return
+		}
+	}
 }
 
 // confirmWait bounds one wait for the server's answer; then the driver asks
@@ -276,21 +285,43 @@ func (p *streamer) Congested() bool {
 }
 
 func (p *streamer) Stats() driver.ProducerStats {
-	n, b := p.messages.Load(), p.bytes.Load()
-	return driver.ProducerStats{Messages: n, Batches: n, WireBytes: b, RawBytes: b}
+	n := p.messages.Load()
+	return driver.ProducerStats{Messages: n, Batches: n, WireBytes: p.wire.Load(), RawBytes: uint64(p.sent.Load())}
 }
 
 func (p *streamer) Flush(ctx context.Context) error {
+	at := p.sent.Load()
+	err := flush(ctx, p.nc)
+	if err == nil {
+		p.confirm(at)
+	}
+	return err
+}
+
+// flush waits until the server has all that was published.
+func flush(ctx context.Context, nc *natsgo.Conn) error {
 	if _, ok := ctx.Deadline(); !ok { // nats.go insists on one
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, flushWait)
 		defer cancel()
 	}
-	return p.nc.FlushWithContext(ctx)
+	return nc.FlushWithContext(ctx)
 }
 
-// flushWait bounds a Flush whose context has no end.
+// flushWait bounds a flush whose context has no end.
 const flushWait = 30 * time.Second
+
+// pubBytes is a message on the wire: PUB subject [reply] length, value.
+func pubBytes(subject string, reply, value int) uint64 {
+	digits := 1
+	for n := value; n >= 10; n /= 10 {
+		digits++
+	}
+	if reply > 0 {
+		reply++
+	}
+	return uint64(len("PUB  \r\n\r\n") + len(subject) + reply + digits + value)
+}
 
 func (p *streamer) Close(ctx context.Context) error {
 	if p.closed.Swap(true) {

@@ -14,7 +14,8 @@ import (
 type Can struct {
 	Name        string
 	Levels      []driver.Level
-	NoLevel     string           // why a level that is missing is
+	NoLevel     string           // why a stronger level than those is missing
+	NoNone      string           // why the level none is
 	Visible     message.AckLevel // what a message has reached when it is consumed
 	NoKeys      string
 	NoRetention string
@@ -42,7 +43,11 @@ func (c *Can) Check(n driver.Needs) error {
 	for _, l := range c.Levels {
 		offered = offered || l.Ack == n.Ack
 	}
-	if !offered {
+	switch {
+	case offered:
+	case n.Ack == message.AckNone:
+		refuse(c.NoNone, "ack level %v", n.Ack)
+	default:
 		refuse(c.NoLevel, "ack level %v", n.Ack)
 	}
 	if n.Visibility > max(c.Visible, message.AckAccepted) {
