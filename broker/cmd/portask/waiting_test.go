@@ -130,9 +130,18 @@ func TestBrokerGone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	consumer := follow(t, exec.Command(path, "consume", "t", "--server", first.addr, "--follow", "--count", "3"))
+	consume := exec.Command(path, "consume", "t", "--server", first.addr, "--from", "earliest", "--follow", "--count", "3")
+	printed, err := consume.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	consumer := follow(t, consume)
+	lines := bufio.NewReader(printed)
 	say("one")
 	visible(t, g, 1)
+	if line, err := lines.ReadString('\n'); err != nil { // it has connected
+		t.Fatal(line, err)
+	}
 	first.cmd.Process.Kill()
 	first.rest.Wait()
 	say("two")
@@ -146,6 +155,9 @@ func TestBrokerGone(t *testing.T) {
 	producer.rest.Wait()
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("the producer ended with %v", err)
+	}
+	if _, err := io.Copy(io.Discard, lines); err != nil {
+		t.Fatal(err)
 	}
 	consumer.rest.Wait()
 	if err := consumer.cmd.Wait(); err != nil {
