@@ -60,6 +60,14 @@ func (p *Partition) Resolve(kind StartKind, value int64) (message.Offset, error)
 	}
 }
 
+// LastAppend is the latest append time given to a batch, µs since 1970; 0 if
+// there was none.
+func (p *Partition) LastAppend() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.st.lastTime
+}
+
 // Start is the oldest readable offset.
 func (p *Partition) Start() message.Offset { return p.log.Start() }
 

@@ -103,17 +103,19 @@ func (l *loop) adviseSome() {
 
 // checkDictionary refuses a batch that is compressed with a dictionary its topic
 // does not have: nobody could read it. The broker looks at the first bytes of
-// the body, which say so, and no further.
-func (l *loop) checkDictionary(t *topic.Topic, b []byte, e *message.Envelope) error {
+// the body, which say so, and no further. It returns the dictionary's id, 0 for
+// none.
+func (l *loop) checkDictionary(t *topic.Topic, b []byte, e *message.Envelope) (id uint32, err error) {
 	_, body, err := message.Split(b, e)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if id, _ := compression.FrameDictionary(body); id != 0 && !t.UsesDictionary(id, l.turn.wall) {
-		return fault.New(fault.NotFound, "produce").WithField("dictionary").
+	id, _ = compression.FrameDictionary(body)
+	if id != 0 && !t.UsesDictionary(id, l.turn.wall) {
+		return 0, fault.New(fault.NotFound, "produce").WithField("dictionary").
 			WithDetail("topic %q has no dictionary %08x, with which the batch is compressed", t.Name, id)
 	}
-	return nil
+	return id, nil
 }
 
 // checkData refuses settings of a topic that the broker does not take.

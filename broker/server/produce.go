@@ -295,8 +295,9 @@ func (l *loop) admit(pr *producer, index uint32, b []byte, ch *mempool.Chunk, to
 		return fault.New(fault.NotSupported, "produce").WithField("attributes").
 			WithDetail("the broker is configured not to take %s values compressed with %s", e.Attributes.Encoding(), e.Attributes.Algorithm())
 	}
+	var dictionary uint32
 	if e.Attributes.Algorithm() == message.Zstd {
-		if err := l.checkDictionary(pr.topic, b, &e); err != nil {
+		if dictionary, err = l.checkDictionary(pr.topic, b, &e); err != nil {
 			return err
 		}
 	}
@@ -313,6 +314,9 @@ func (l *loop) admit(pr *producer, index uint32, b []byte, ch *mempool.Chunk, to
 	r, err := p.Produce(&e, b, ch, off, pr.level, tok, l.turn.wall)
 	if err != nil {
 		return err
+	}
+	if dictionary != 0 && r.Time > l.turn.wall {
+		pr.topic.UsesDictionary(dictionary, r.Time) // the log's time, which goes on where the clock was set back
 	}
 	// The partition's tail will refer to the chunk weakly. Said now, since a chunk
 	// that held one long frame is given back before the turn's end, when the

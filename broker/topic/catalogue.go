@@ -119,6 +119,7 @@ func Open(o Options) (*Catalogue, error) {
 		if err := c.openPartitions(t, len(v.parts)); err != nil {
 			return nil, errors.Join(err, c.closeAll(v))
 		}
+		t.openedDictionaries()
 		v.byName[t.Name] = t
 		v.parts = append(v.parts, t.Partitions...)
 		v.open += len(t.Partitions)

@@ -143,7 +143,8 @@ func (t *Topic) ActiveDictionary() uint32 { return t.dicts.Load().active }
 
 // UsesDictionary reports whether the topic has the dictionary with the id, for a
 // batch that is about to be stored, and notes that it is used now (µs since
-// 1970). It does not lock.
+// 1970). Append times never go backwards, clocks do: if the batch is then given
+// a later time, that is a use too, to be noted by another call. It does not lock.
 func (t *Topic) UsesDictionary(id uint32, now int64) bool {
 	d := t.dicts.Load().find(id)
 	if d == nil {
@@ -306,6 +307,22 @@ func (d *dictionary) needed(t *Topic, now time.Time) (why string, err error) {
 		}
 	}
 	return "", nil
+}
+
+// openedDictionaries notes that whatever t's logs hold may need its dictionaries:
+// nobody knows what used them before, and the clock may have been set back since.
+func (t *Topic) openedDictionaries() {
+	set := t.dicts.Load()
+	if len(set.all) == 0 {
+		return
+	}
+	last := time.Now().UnixMicro()
+	for _, p := range t.Partitions {
+		last = max(last, p.LastAppend())
+	}
+	for _, d := range set.all {
+		d.used.Store(last)
+	}
 }
 
 // firstAppend returns when the oldest batch of p was appended; some is false if

@@ -202,6 +202,44 @@ func TestDictionariesRotate(t *testing.T) {
 	wantFault(t, "the id of one that is gone, after a restart", err, fault.Exists, "dictionary")
 }
 
+// A clock that was set back does not make batches younger than their dictionary:
+// append times do not follow it.
+func TestDictionariesAreNeededAfterTheClockWasSetBack(t *testing.T) {
+	fsys := vfs.NewMem()
+	eng := mustOpenDisk(t, fsys)
+	b := mustStart(t, eng)
+	o, err := b.Create("orders", Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.AddDictionary("orders", 1, blob(1)); err != nil {
+		t.Fatal(err)
+	}
+	ahead := time.Now().Add(24 * time.Hour).UnixMicro()
+	b.now = ahead
+	if err := b.produce("orders", 1); err != nil {
+		t.Fatal(err)
+	}
+	b.now = 1
+	if err := b.produce("orders", 1); err != nil {
+		t.Fatal(err)
+	}
+	if got := o.Partitions[0].LastAppend(); got != ahead {
+		t.Fatalf("the last batch was appended at %d, the one before at %d", got, ahead)
+	}
+	if err := errors.Join(b.stop(), eng.Close()); err != nil {
+		t.Fatal(err)
+	}
+	eng = mustOpenDisk(t, fsys)
+	b = mustStart(t, eng)
+	if o, err = b.Lookup("orders"); err != nil {
+		t.Fatal(err)
+	}
+	if got := o.dicts.Load().find(1).neededAt(t, o, time.Now().Add(48*time.Hour)); !strings.Contains(got, "holds batches from before") {
+		t.Errorf("after a restart: %q", got)
+	}
+}
+
 // neededAt is needed at a later time.
 func (d *dictionary) neededAt(t *testing.T, o *Topic, now time.Time) string {
 	t.Helper()

@@ -33,6 +33,7 @@ type broker struct {
 	c    *partition.Committer
 	pool *mempool.Pool
 	acks chan partition.Completion
+	now  int64 // what the clock says to batches, µs
 	log  bytes.Buffer
 	once sync.Once
 }
@@ -40,7 +41,7 @@ type broker struct {
 // start opens a catalogue on eng; stop closes it and leaves eng open.
 func start(t testing.TB, eng storage.Engine) (*broker, error) {
 	b := &broker{t: t, eng: eng, c: partition.NewCommitter(partition.CommitterOptions{Workers: 2}),
-		pool: mempool.NewPool(mempool.Options{}), acks: make(chan partition.Completion, 4096)}
+		pool: mempool.NewPool(mempool.Options{}), acks: make(chan partition.Completion, 4096), now: 1}
 	var err error
 	b.Catalogue, err = Open(Options{Engine: eng, Sink: b, Committer: b.c, Defaults: defaults, Logger: slog.New(slog.NewTextHandler(&b.log, nil))})
 	if err != nil {
@@ -119,7 +120,7 @@ func (b *broker) send(p *partition.Partition) (int, error) {
 	ch := b.pool.Get(len(raw))
 	defer b.pool.Retire(ch)
 	copy(ch.B, raw)
-	res, err := p.Produce(&e, ch.B[:len(raw)], ch, 0, b.eng.Levels().Strongest(), partition.Token{}, 1)
+	res, err := p.Produce(&e, ch.B[:len(raw)], ch, 0, b.eng.Levels().Strongest(), partition.Token{}, b.now)
 	if err != nil {
 		return 0, err
 	}

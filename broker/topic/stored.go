@@ -3,7 +3,6 @@ package topic
 import (
 	"encoding/json"
 	"slices"
-	"time"
 
 	"github.com/oklog/ulid/v2"
 
@@ -202,14 +201,11 @@ func (d *storedData) read(cfg *Config) (*dictionaries, error) {
 		return nil, bad("retired_dictionaries", "there are %d", n)
 	}
 	set := &dictionaries{active: d.Active, retired: d.Retired}
-	now := time.Now().UnixMicro()
 	for _, x := range d.Dictionaries {
 		if x.ID == 0 || set.find(x.ID) != nil || x.Bytes < 1 || x.Bytes > DictionaryBytesMax {
 			return nil, bad("dictionaries", "dictionary %08x of %d bytes", x.ID, x.Bytes)
 		}
-		y := &dictionary{Dictionary: Dictionary{x.ID, x.Bytes, x.AddedUs}, sum: x.Sum}
-		y.used.Store(now) // up to the moment before, for all that is known
-		set.all = append(set.all, y)
+		set.all = append(set.all, &dictionary{Dictionary: Dictionary{x.ID, x.Bytes, x.AddedUs}, sum: x.Sum})
 	}
 	if d.Active != 0 && set.find(d.Active) == nil {
 		return nil, bad("active_dictionary", "%08x is none of the topic's", d.Active)
