@@ -111,7 +111,7 @@ func (res *Result) objectives(s *scenario.Scenario) {
 				missed("%s %.0f messages a second, objective %.0f", o.Metric, got, o.AtLeast)
 			}
 		default:
-			if got := time.Duration(p.Latency.metric(o.Metric)); got > o.AtMost {
+			if got := time.Duration(p.Latency.Metric(o.Metric)); got > o.AtMost {
 				missed("%s %v, objective %v", o.Metric, got, o.AtMost)
 			}
 		}
@@ -131,8 +131,8 @@ func (m *Measured) phase(name string) *Phase {
 	return nil
 }
 
-// metric is the value of an objective's metric, ns: e2e_p99.
-func (l *Latencies) metric(name string) int64 {
+// Metric is the value of an objective's metric, ns: e2e_p99.
+func (l *Latencies) Metric(name string) int64 {
 	of, quantile, _ := strings.Cut(name, "_")
 	q := map[string]*Quantiles{"e2e": &l.E2E, "ack": &l.Ack, "service": &l.Service}[of]
 	return map[string]int64{"p50": q.P50, "p90": q.P90, "p99": q.P99, "p99_9": q.P999, "max": q.Max}[quantile]

@@ -1,0 +1,150 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portask/portask/loadgen/load"
+	"github.com/portask/portask/loadgen/scenario"
+	"github.com/portask/portask/loadgen/search"
+)
+
+// searchFlags are the flags of `loadgen search`.
+type searchFlags struct {
+	target   targetFlags
+	scenario scenarioFlags
+	options  search.Options
+	quantile map[string]*time.Duration // by its name in metrics
+	latency  string
+	probe    time.Duration
+	jsonFile string
+	quiet    bool
+}
+
+func (p *Program) searchCommand() *cobra.Command {
+	f := searchFlags{quantile: map[string]*time.Duration{}}
+	c := &cobra.Command{
+		Use:   "search --p99 1ms [FILE | NAME]",
+		Short: "Find the highest rate that is sustained under an objective",
+		Long: `Find the highest rate that is sustained under an objective.
+
+The scenario's topics, clients and payloads are run at one rate after the other. A probe passes if the latency keeps the
+objective, 99 % of the offered rate is delivered while it lasts, the backlog does not grow, and no message is lost or given
+up. The bracket is found by doubling and cut in three by probes in random order, three a rate near the edge; the value is
+then confirmed, and the rate above it refuted, by fresh probes.
+
+Where the generator is the limit the search ends and says so (exit status 3): there is no number then. A late generator
+makes latencies look worse than they are; a probe that passes all the same has passed. Exit status 2: not even the lowest
+rate is sustained; 4: a message was lost, duplicated, reordered or corrupt.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := ""
+			if len(args) > 0 {
+				name = args[0]
+			}
+			s, err := f.scenario.open(name, cmd.Flags())
+			if err != nil {
+				return err
+			}
+			return f.run(cmd.Context(), p, s, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f.target.add(p, c)
+	f.scenario.add(c.Flags())
+	fs := c.Flags()
+	for _, q := range []struct{ flag, metric string }{{"p50", "p50"}, {"p90", "p90"}, {"p99", "p99"}, {"p999", "p99_9"}} {
+		d := new(time.Duration)
+		f.quantile[q.metric] = d
+		fs.DurationVar(d, q.flag, 0, "the most that this quantile of the latency may be; without any, the scenario's own objectives")
+	}
+	fs.StringVar(&f.latency, "latency", "e2e", "which latency: e2e (to the verified delivery), ack, or service")
+	fs.Float64Var(&f.options.From, "from", 1000, "first rate, messages a second")
+	fs.Float64Var(&f.options.Min, "min", 10, "lowest rate")
+	fs.Float64Var(&f.options.Max, "max", 10e6, "highest rate")
+	fs.Float64Var(&f.options.Resolution, "resolution", 0.05, "step between rates near the value, as a part of it")
+	fs.IntVar(&f.options.ProbesMax, "probes", 60, "most probes")
+	fs.DurationVar(&f.probe, "probe", 5*time.Second, "measured part of a probe; --warmup comes before it")
+	fs.StringVar(&f.jsonFile, "json", "", "file for the result as JSON")
+	fs.BoolVarP(&f.quiet, "quiet", "q", false, "no progress")
+	return c
+}
+
+// objectives are those of the flags, or the scenario's.
+func (f *searchFlags) objectives(s *scenario.Scenario) ([]scenario.Objective, error) {
+	var all []scenario.Objective
+	for _, q := range []string{"p50", "p90", "p99", "p99_9"} {
+		if d := *f.quantile[q]; d != 0 {
+			all = append(all, scenario.Objective{Metric: f.latency + "_" + q, AtMost: d})
+		}
+	}
+	if len(all) == 0 {
+		for _, o := range s.Objectives {
+			if o.AtMost > 0 {
+				o.Phase = ""
+				all = append(all, o)
+			}
+		}
+		return all, nil
+	}
+	check := scenario.Default()
+	check.Objectives = all
+	return all, check.Validate()
+}
+
+func (f *searchFlags) run(ctx context.Context, p *Program, s *scenario.Scenario, stdout, stderr io.Writer) (err error) {
+	objectives, err := f.objectives(s)
+	if err != nil {
+		return err
+	}
+	line, event := events(stderr, f.quiet)
+	defer line.end()
+	g := &rig{}
+	prober := &search.Prober{
+		Scenario: s, Objectives: objectives, Warmup: max(f.scenario.warmup, 10*time.Millisecond), Duration: f.probe,
+		Config: func(s *scenario.Scenario) load.Config { return g.config(s) },
+	}
+	if err := prober.Validate(); err != nil {
+		return err
+	}
+	if _, err := search.New(f.options); err != nil {
+		return err
+	}
+	if g, err = f.target.rig(ctx, p, s, event); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.close(err)) }()
+	f.options.Seed = s.Seed
+	res, err := search.Run(ctx, f.options, prober.Probe, func(x search.Point) { event(x.Line()) })
+	if err != nil {
+		return err
+	}
+	res.Objective, res.Scenario, res.Hash, res.System = prober.Objective(), s.Name, s.Hash(), g.driver.Name()
+	if err := res.Table(stdout); err != nil {
+		return err
+	}
+	if f.jsonFile != "" {
+		err := writeFile(f.jsonFile, os.O_TRUNC, func(w io.Writer) error {
+			enc := json.NewEncoder(w)
+			enc.SetIndent("", "  ")
+			return enc.Encode(res)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if status := res.ExitStatus(); status != 0 {
+		text := res.String()
+		if res.Violated() {
+			text = fmt.Sprintf("messages were lost, duplicated, reordered or corrupt; %s", text)
+		}
+		return &StatusError{status, errors.New(text)}
+	}
+	return nil
+}
