@@ -12,21 +12,16 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/portask/portask/broker/sysmetrics"
 	"github.com/portask/portask/loadgen/load"
-	"github.com/portask/portask/loadgen/report"
 	"github.com/portask/portask/loadgen/scenario"
 )
 
 // runFlags are the flags of `loadgen run`.
 type runFlags struct {
-	target              targetFlags
-	scenario            scenarioFlags
-	keep                bool
-	output              string
-	jsonFile, benchFile string
-	labels              []string
-	quiet               bool
+	target   targetFlags
+	scenario scenarioFlags
+	outputFlags
+	keep bool
 }
 
 func (p *Program) runCommand() *cobra.Command {
@@ -53,6 +48,10 @@ each producer waits for answers; its latencies are service times.`,
 			if err != nil {
 				return err
 			}
+			if s.Kind == scenario.KindConnections {
+				cf := connsFlags{target: f.target, keep: f.keep, output: f.output, jsonFile: f.jsonFile, quiet: f.quiet}
+				return cf.run(cmd.Context(), p, s, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
 			return f.run(cmd.Context(), p, s, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -60,11 +59,7 @@ each producer waits for answers; its latencies are service times.`,
 	f.scenario.add(c.Flags())
 	fs := c.Flags()
 	fs.BoolVar(&f.keep, "keep", false, "do not delete the topics that the run created")
-	fs.StringVarP(&f.output, "output", "o", "table", "table or json, on standard output")
-	fs.StringVar(&f.jsonFile, "json", "", "file for the result as JSON")
-	fs.StringVar(&f.benchFile, "bench", "", "file for the result in the Go benchmark format; appended to")
-	fs.StringArrayVar(&f.labels, "label", nil, "configuration line for the benchmark format, key=value")
-	fs.BoolVarP(&f.quiet, "quiet", "q", false, "no progress")
+	f.outputFlags.add(fs)
 	return c
 }
 
@@ -183,64 +178,39 @@ func (f *scenarioFlags) lengths(fs *pflag.FlagSet) []scenario.Setting {
 }
 
 func (f *runFlags) run(ctx context.Context, p *Program, s *scenario.Scenario, stdout, stderr io.Writer) (err error) {
-	if f.output != "table" && f.output != "json" {
-		return fmt.Errorf("--output %q: want table or json", f.output)
+	if err := f.check(); err != nil {
+		return err
 	}
-	line, event := events(stderr, f.quiet)
-	defer line.end()
-	g, err := f.target.rig(ctx, p, s, event)
+	screen := f.screen(fmt.Sprintf("%s on %s, ack %s", s.Name, f.target.driver, s.Producers.Ack), stderr)
+	defer screen.End()
+	g, err := f.target.rig(ctx, p, s, screen.Event)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, g.close(err)) }()
 	cfg := g.config(s)
 	cfg.Keep = f.keep
-	if !f.quiet {
-		cfg.Progress = func(s load.Snapshot) { line.line(report.Progress(s)) }
+	cfg.Progress = screen.Update
+	rec, err := f.record(ctx, p, s, g.pid)
+	if err != nil {
+		return err
 	}
+	cfg.OnInterval = rec.interval
 	r, err := load.New(ctx, cfg)
 	if err != nil {
+		rec.abandon()
 		return err
 	}
 	res, err := r.Execute(ctx)
+	screen.End()
 	if err != nil {
+		rec.abandon()
 		return err
 	}
-	if err := f.write(p, res, stdout); err != nil {
+	if err := rec.finish(res, stdout); err != nil {
 		return err
 	}
 	return Verdict(res)
-}
-
-func (f *runFlags) write(p *Program, res *load.Result, stdout io.Writer) error {
-	var err error
-	if f.output == "json" {
-		err = report.JSON(stdout, res)
-	} else {
-		err = report.Table(stdout, res)
-	}
-	if err != nil {
-		return err
-	}
-	if f.jsonFile != "" {
-		if err := writeFile(f.jsonFile, os.O_TRUNC, func(w io.Writer) error { return report.JSON(w, res) }); err != nil {
-			return err
-		}
-	}
-	if f.benchFile == "" {
-		return nil
-	}
-	keys := map[string]string{}
-	for _, l := range f.labels {
-		k, v, ok := strings.Cut(l, "=")
-		if !ok || k == "" {
-			return fmt.Errorf("--label %q: want key=value", l)
-		}
-		keys[k] = v
-	}
-	return writeFile(f.benchFile, os.O_APPEND, func(w io.Writer) error {
-		return report.WriteBench(w, res, report.Bench{Commit: p.Version, Machine: sysmetrics.ThisMachine(), Keys: keys})
-	})
 }
 
 func writeFile(name string, flag int, write func(io.Writer) error) error {

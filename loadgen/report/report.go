@@ -1,108 +1,16 @@
-// Package report writes a run's result for people, for programs and for
-// benchstat.
+// Package report writes a run's result: a table and a summary for people, JSON
+// and CSV for programs. Packages below it write the other forms.
 package report
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
-	"runtime"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/portask/portask/broker/sysmetrics"
 	"github.com/portask/portask/loadgen/load"
 	"github.com/portask/portask/loadgen/scenario"
 )
-
-// JSON writes the result, indented.
-func JSON(w io.Writer, res *load.Result) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(res)
-}
-
-// units tell benchstat which way is better. They go first in every file.
-const units = `Unit msg/s better=higher
-Unit MB/s better=higher
-Unit ack-p50-ns better=lower
-Unit ack-p99-ns better=lower
-Unit e2e-p50-ns better=lower
-Unit e2e-p99-ns better=lower
-Unit e2e-p99.9-ns better=lower
-Unit lag-p99-ns better=lower
-Unit cpu-ns/msg better=lower
-Unit rss-B better=lower
-Unit comp-ratio better=higher
-Unit msgs/batch better=higher
-Unit lost better=lower assume=exact
-Unit dup better=lower assume=exact
-Unit reordered better=lower assume=exact
-Unit corrupt better=lower assume=exact
-`
-
-// Bench is what the Go benchmark format says beside the result.
-type Bench struct {
-	Commit  string
-	Machine sysmetrics.Machine
-	// Keys are more configuration lines, such as role and round.
-	Keys map[string]string
-}
-
-// WriteBench writes one line with its configuration: of all measured phases
-// together, since windows of one run depend on each other. Of an invalid run it
-// writes nothing.
-func WriteBench(w io.Writer, res *load.Result, d Bench) error {
-	if res.Measured == nil {
-		return nil
-	}
-	m := &res.Measured.Total
-	var b strings.Builder
-	b.WriteString(units)
-	fmt.Fprintf(&b, "goos: %s\ngoarch: %s\ncpu: %s\nos: %s\ngo: %s\ncommit: %s\n",
-		runtime.GOOS, runtime.GOARCH, d.Machine.CPU, d.Machine.Kernel, d.Machine.Go, d.Commit)
-	fmt.Fprintf(&b, "system: %s\nsystem-version: %s\ndurability: %s\npayload: %s\nscenario-hash: %s\n",
-		res.System.System, res.System.Version, res.Durability, res.Payload.Describe, res.Hash)
-	for _, k := range slices.Sorted(maps.Keys(d.Keys)) {
-		fmt.Fprintf(&b, "%s: %s\n", k, d.Keys[k])
-	}
-	open := res.Loop == scenario.OpenLoop
-	fmt.Fprintf(&b, "BenchmarkLoad/scenario=%s/mode=%s/ack=%s/visibility=%s/", res.Scenario, res.Loop, res.Ack, res.Visibility)
-	if open {
-		fmt.Fprintf(&b, "rate=%.0f/", m.Offered)
-	}
-	fmt.Fprintf(&b, "size=%s-%d\t%d", res.Payload.Size, d.Machine.Cores, max(1, res.Counts.Delivered))
-	metric := func(v float64, unit string) { fmt.Fprintf(&b, "\t%.6g %s", v, unit) }
-	if m.Delivered > 0 {
-		metric(1e9/m.Delivered, "ns/msg")
-	}
-	l := &m.Latency
-	metric(m.Delivered, "msg/s")
-	metric(m.DeliveredMBps, "MB/s")
-	metric(float64(l.Ack.P50), "ack-p50-ns")
-	metric(float64(l.Ack.P99), "ack-p99-ns")
-	metric(float64(l.E2E.P50), "e2e-p50-ns")
-	metric(float64(l.E2E.P99), "e2e-p99-ns")
-	metric(float64(l.E2E.P999), "e2e-p99.9-ns")
-	if open {
-		metric(float64(l.Lag.P99), "lag-p99-ns")
-	}
-	if t := res.Target; t != nil {
-		metric(t.CPUPerMillion*1e3, "cpu-ns/msg")
-		metric(float64(t.RSSMaxBytes), "rss-B")
-	}
-	metric(res.Wire.Compression, "comp-ratio")
-	metric(res.Wire.MessagesPerBatch, "msgs/batch")
-	metric(float64(res.Counts.Lost), "lost")
-	metric(float64(res.Counts.Duplicated), "dup")
-	metric(float64(res.Counts.Reordered), "reordered")
-	metric(float64(res.Counts.Corrupt), "corrupt")
-	b.WriteByte('\n')
-	_, err := io.WriteString(w, b.String())
-	return err
-}
 
 // Table writes the result for people. An invalid run's counts are shown, and
 // why it is invalid; its rates and latencies are not.

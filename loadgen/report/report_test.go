@@ -2,13 +2,11 @@ package report
 
 import (
 	"bytes"
-	"encoding/json"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/portask/portask/broker/sysmetrics"
 	"github.com/portask/portask/loadgen/driver"
 	"github.com/portask/portask/loadgen/load"
 	"github.com/portask/portask/loadgen/payload"
@@ -85,68 +83,6 @@ func TestInvalidRunShowsNoNumbers(t *testing.T) {
 	s := b.String()
 	if strings.Contains(s, "p99") || strings.Contains(s, "msg/s") || !strings.Contains(s, "main: too late") || !strings.Contains(s, "1,234,560 delivered") {
 		t.Errorf("an invalid run is shown as:\n%s", s)
-	}
-	b.Reset()
-	if err := WriteBench(&b, r, Bench{}); err != nil || b.Len() > 0 {
-		t.Errorf("an invalid run for benchstat: %q, %v", b.String(), err)
-	}
-}
-
-// The shape benchstat reads: Unit lines, configuration, then name-procs,
-// iterations and pairs of value and unit, tab-separated.
-func TestWriteBench(t *testing.T) {
-	var b bytes.Buffer
-	d := Bench{Commit: "abc", Machine: sysmetrics.Machine{CPU: "cpu x", Cores: 2}, Keys: map[string]string{"round": "7", "role": "head"}}
-	if err := WriteBench(&b, result(), d); err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
-	last := strings.Split(lines[len(lines)-1], "\t")
-	if last[0] != "BenchmarkLoad/scenario=kv-1k/mode=open/ack=durable/visibility=durable/rate=20000/size=1KiB-2" || last[1] != "1234560" {
-		t.Errorf("name and iterations %q", last[:2])
-	}
-	units := map[string]string{}
-	for _, pair := range last[2:] {
-		v, u, ok := strings.Cut(pair, " ")
-		if !ok {
-			t.Errorf("metric %q", pair)
-		}
-		units[u] = v
-	}
-	for u, want := range map[string]string{"e2e-p99-ns": "1.23457e+07", "cpu-ns/msg": "1250", "lost": "7", "lag-p99-ns": "42000", "comp-ratio": "1.53"} {
-		if units[u] != want {
-			t.Errorf("%s %s, want %s", u, units[u], want)
-		}
-	}
-	head := strings.Join(lines[:len(lines)-1], "\n")
-	for _, want := range []string{"Unit e2e-p99-ns better=lower", "\ncommit: abc\n", "role: head\nround: 7"} {
-		if !strings.Contains(head, want) {
-			t.Errorf("no %q in:\n%s", want, head)
-		}
-	}
-	for u := range units {
-		if u != "ns/msg" && !strings.Contains(head, "Unit "+u+" better=") {
-			t.Errorf("unit %s has no direction", u)
-		}
-	}
-	for _, l := range lines[:len(lines)-1] {
-		if !strings.HasPrefix(l, "Unit ") && !regexp.MustCompile(`^[a-z][a-z0-9-]*: `).MatchString(l) {
-			t.Errorf("line %q is neither a unit nor configuration", l)
-		}
-	}
-}
-
-func TestJSONRoundTrip(t *testing.T) {
-	var b bytes.Buffer
-	if err := JSON(&b, result()); err != nil {
-		t.Fatal(err)
-	}
-	var got load.Result
-	if err := json.Unmarshal(b.Bytes(), &got); err != nil {
-		t.Fatal(err)
-	}
-	if got.Counts != result().Counts || got.Measured.Total.Latency != result().Measured.Total.Latency || *got.Target != *result().Target {
-		t.Errorf("came back as %+v", got)
 	}
 }
 

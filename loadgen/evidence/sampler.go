@@ -1,0 +1,196 @@
+package evidence
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/portask/portask/broker/sysmetrics"
+)
+
+// latenciesMax and queuesMax bound what is taken of an answer.
+const (
+	latenciesMax = 16
+	queuesMax    = 1024
+)
+
+// sampler makes samples of what its sources say now and said before. Not safe
+// for concurrent use.
+type sampler struct {
+	admin *admin
+	p     *sysmetrics.Process
+	err   error // why there is no p
+
+	at   time.Time
+	cpu  time.Duration
+	io   sysmetrics.ProcessIO
+	hasP bool // cpu and io are there
+	hasI bool
+	host *sysmetrics.HostSample
+
+	asked time.Time
+	st    *stats
+}
+
+func newSampler(a *admin, pid int) *sampler {
+	s := &sampler{admin: a}
+	if pid != 0 {
+		if s.p, s.err = sysmetrics.OpenProcess(pid); s.err != nil {
+			s.err = fmt.Errorf("process %d: %w", pid, s.err)
+		}
+	}
+	return s
+}
+
+// take returns nil for s until there is something to compare with.
+func (x *sampler) take(ctx context.Context) (s *Sample, st *stats, errs []error) {
+	var out Sample
+	if x.err != nil {
+		errs = append(errs, x.err)
+		x.err = nil
+	}
+	seen := false
+	if x.admin != nil {
+		asked := time.Now()
+		now, _, err := x.admin.stats(ctx)
+		if err != nil {
+			errs = append(errs, err)
+			x.st = nil
+		} else {
+			if x.st != nil && now.Uptime >= x.st.Uptime { // else: another process
+				out.fromStats(x.st, now, asked.Sub(x.asked))
+				seen = true
+			}
+			x.st, x.asked, st = now, asked, now
+		}
+	}
+	if x.p != nil {
+		ok, err := x.fromProcess(&out)
+		if err != nil {
+			errs = append(errs, err)
+			x.p = nil // gone for good: a new one has another pid
+		}
+		seen = seen || ok
+	}
+	if !seen {
+		return nil, st, errs
+	}
+	return &out, st, errs
+}
+
+// fromProcess reads the process and its machine: nearer, and exact to the
+// nanosecond, so it goes before what the broker says of itself.
+func (x *sampler) fromProcess(out *Sample) (ok bool, err error) {
+	s, err := x.p.Sample()
+	if err != nil {
+		return false, err
+	}
+	seconds := s.At.Sub(x.at).Seconds()
+	ok = x.hasP && seconds > 0
+	if ok {
+		out.CPUs = (s.CPU - x.cpu).Seconds() / seconds
+		out.RSSBytes, out.FDs, out.Threads = s.RSSBytes, s.FDs, s.Threads
+	}
+	if io, err := x.p.IO(); err == nil { // not everywhere, and not of everybody's processes
+		if ok && x.hasI {
+			out.DiskRead, out.DiskWrite = per(io.ReadBytes, x.io.ReadBytes, seconds), per(io.WriteBytes, x.io.WriteBytes, seconds)
+		}
+		x.io, x.hasI = io, true
+	}
+	if h, err := sysmetrics.Host(); err == nil {
+		if ok && x.host != nil {
+			out.host(h.Busy-x.host.Busy, h.Idle-x.host.Idle, h.IOWait-x.host.IOWait, h.Steal-x.host.Steal)
+		}
+		x.host = &h
+	}
+	x.at, x.cpu, x.hasP = s.At, s.CPU, true
+	return ok, nil
+}
+
+func (s *Sample) host(busy, idle, iowait, steal time.Duration) {
+	if all := (busy + idle + iowait + steal).Seconds(); all > 0 {
+		s.HostBusy, s.HostIOWait, s.HostSteal = busy.Seconds()/all, iowait.Seconds()/all, steal.Seconds()/all
+	}
+}
+
+// fromStats compares two answers that were asked for wall apart.
+func (s *Sample) fromStats(a, b *stats, wall time.Duration) {
+	s.RSSBytes, s.HeapBytes, s.FDs, s.Threads, s.Goroutines = b.Process.RSSBytes, b.Process.HeapBytes, b.Process.FDs, b.Process.Threads, b.Process.Goroutines
+	if sampled := (b.Sampled - a.Sampled).Seconds(); sampled > 0 {
+		s.CPUs = max(0, (b.Process.CPU-a.Process.CPU).Seconds()/sampled)
+		s.host(b.System.Busy-a.System.Busy, b.System.Idle-a.System.Idle, b.System.IOWait-a.System.IOWait, b.System.Steal-a.System.Steal)
+		if d, e := a.System.Disk, b.System.Disk; d != nil && e != nil {
+			s.DiskRead, s.DiskWrite = per(e.ReadBytes, d.ReadBytes, sampled), per(e.WriteBytes, d.WriteBytes, sampled)
+		}
+		if d, e := a.System.Cgroup, b.System.Cgroup; d != nil && e != nil {
+			s.Throttled = max(0, (e.Throttled-d.Throttled).Seconds()/sampled)
+		}
+	}
+	if seconds := wall.Seconds(); seconds > 0 {
+		s.GCCPUs = max(0, (b.Process.GCCPU-a.Process.GCCPU).Seconds()/seconds)
+		s.NetIn = per(b.Totals.SocketBytesIn, a.Totals.SocketBytesIn, seconds)
+		s.NetOut = per(b.Totals.SocketBytesOut, a.Totals.SocketBytesOut, seconds)
+		s.Syncs = per(b.Storage.Syncs, a.Storage.Syncs, seconds)
+	}
+	for i, q := range b.Queues {
+		if i == queuesMax {
+			break
+		}
+		s.Queued += q.Depth
+	}
+	for i, l := range b.Latencies {
+		if i == latenciesMax {
+			break
+		}
+		if l.Last.Count > 0 {
+			if s.LatencyP99 == nil {
+				s.LatencyP99 = map[string]int64{}
+			}
+			s.LatencyP99[l.Name] = int64(l.Last.P99)
+		}
+	}
+}
+
+// per is a counter's rate; 0 if it went back.
+func per(now, before uint64, seconds float64) float64 {
+	if now < before || seconds <= 0 {
+		return 0
+	}
+	return float64(now-before) / seconds
+}
+
+// totals is nil without two answers of one process.
+func totals(a, b *stats) *Totals {
+	if a == nil || b == nil || b.Uptime <= a.Uptime {
+		return nil
+	}
+	less := func(now, before uint64) uint64 {
+		if now < before {
+			return 0
+		}
+		return now - before
+	}
+	t := &Totals{
+		CPUSeconds: (b.Process.CPU - a.Process.CPU).Seconds(), GCCPUSeconds: (b.Process.GCCPU - a.Process.GCCPU).Seconds(),
+		GCs: less(b.Process.GCs, a.Process.GCs), Messages: less(b.Totals.MessagesIn, a.Totals.MessagesIn), Batches: less(b.Totals.BatchesIn, a.Totals.BatchesIn),
+		Syscalls: less(b.Totals.Syscalls, a.Totals.Syscalls), Syncs: less(b.Storage.Syncs, a.Storage.Syncs), Writes: less(b.Storage.Writes, a.Storage.Writes),
+		AllocObjects: less(b.Process.AllocObjects, a.Process.AllocObjects), AllocBytes: less(b.Process.AllocBytes, a.Process.AllocBytes),
+		SocketIn: less(b.Totals.SocketBytesIn, a.Totals.SocketBytesIn), SocketOut: less(b.Totals.SocketBytesOut, a.Totals.SocketBytesOut),
+		Errors: less(b.Totals.Errors, a.Totals.Errors), Duplicates: less(b.Totals.Duplicates, a.Totals.Duplicates), HistoryReads: less(b.Totals.HistoryReads, a.Totals.HistoryReads),
+	}
+	var before, after uint64
+	for _, q := range a.Queues {
+		before += q.Refused
+	}
+	for _, q := range b.Queues {
+		after += q.Refused
+	}
+	t.Refused = less(after, before)
+	var s Sample
+	s.host(b.System.Busy-a.System.Busy, b.System.Idle-a.System.Idle, b.System.IOWait-a.System.IOWait, b.System.Steal-a.System.Steal)
+	t.Steal = s.HostSteal
+	if d, e := a.System.Cgroup, b.System.Cgroup; d != nil && e != nil {
+		t.ThrottledSec = max(0, (e.Throttled - d.Throttled).Seconds())
+	}
+	return t
+}

@@ -1,0 +1,98 @@
+package report
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/portask/portask/loadgen/evidence"
+	"github.com/portask/portask/loadgen/load"
+)
+
+// Document is all that is kept of a run, as result.json has it: the result, and
+// beside it what else is known. docs/results.md describes every field.
+type Document struct {
+	*load.Result
+	// Labels are the user's configuration lines for the benchmark format: role,
+	// round, ...
+	Labels      map[string]string     `json:"labels,omitempty"`
+	Environment *evidence.Environment `json:"environment,omitempty"`
+	Evidence    *evidence.Evidence    `json:"evidence,omitempty"`
+	// Search is how the highest rate was found, if the run came of a search.
+	Search *Search `json:"search,omitempty"`
+}
+
+// Search is what a search for the highest sustainable rate tried, in order.
+type Search struct {
+	Objective string `json:"objective"`
+	// Rate is the highest at which a probe passed, 0 if none did; the limit lies
+	// less than Resolution above it. Messages a second.
+	Rate       float64 `json:"rate_per_s"`
+	Resolution float64 `json:"resolution_per_s"`
+	Probes     []Probe `json:"probes"`
+}
+
+// Probe is one try.
+type Probe struct {
+	Offered   float64 `json:"offered_per_s"`
+	Delivered float64 `json:"delivered_per_s"`
+	P50       int64   `json:"p50_ns"` // end to end
+	P99       int64   `json:"p99_ns"`
+	P999      int64   `json:"p99_9_ns"`
+	Passed    bool    `json:"passed"`
+	Why       string  `json:"why,omitempty"` // it did not
+}
+
+// documentBytes bounds a result.json: 1800 intervals take 3 MiB.
+const documentBytes = 64 << 20
+
+// ErrSchema: the document is of a version that this program does not read.
+var ErrSchema = errors.New("result of another schema version")
+
+// ReadJSON reads what WriteJSON wrote, and what JSON did.
+//
+// Errors: ErrSchema; too long; not such a document.
+func ReadJSON(r io.Reader) (*Document, error) {
+	b, err := io.ReadAll(io.LimitReader(r, documentBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > documentBytes {
+		return nil, fmt.Errorf("result: more than %d bytes", documentBytes)
+	}
+	var head struct {
+		Schema *int `json:"schema"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return nil, fmt.Errorf("result: %w", err)
+	}
+	switch {
+	case head.Schema == nil:
+		return nil, errors.New("result: no schema: this is no result of loadgen")
+	case *head.Schema != load.Schema:
+		return nil, fmt.Errorf("%w: %d, this program reads %d", ErrSchema, *head.Schema, load.Schema)
+	}
+	d := &Document{Result: &load.Result{}}
+	if err := json.Unmarshal(b, d); err != nil {
+		return nil, fmt.Errorf("result: %w", err)
+	}
+	return d, nil
+}
+
+// WriteJSON writes the document, indented.
+func WriteJSON(w io.Writer, d *Document) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(d)
+}
+
+// Shown are the measurements, also those of an invalid run, and whether they
+// are a result. Whoever shows rejected ones says so beside them.
+func (d *Document) Shown() (m *load.Measured, result bool) {
+	if d.Measured != nil {
+		return d.Measured, true
+	}
+	return d.Rejected, false
+}
