@@ -38,19 +38,6 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-func TestSlope(t *testing.T) {
-	var p []ConnPoint
-	for _, n := range ConnSteps {
-		p = append(p, ConnPoint{n, 5<<20 + int64(n)*200})
-	}
-	if got := slope(p); math.Abs(got-200) > 1e-6 {
-		t.Errorf("slope %v, want 200", got)
-	}
-	if got := slope(p[:1]); got != 0 {
-		t.Errorf("slope through one point %v", got)
-	}
-}
-
 func TestSyscallAndCRCShare(t *testing.T) {
 	const top = `File: perflab
 Type: cpu

@@ -101,21 +101,6 @@ func leanCommand() *cobra.Command {
 	}
 	consume.Flags().IntVar(&ko.ReadBytes, "read", 1<<20, "bytes of the receive buffer")
 
-	hold := &cobra.Command{
-		Use:   "hold",
-		Short: `Hold idle subscribed connections: for each line "hold 5000" that many, in all`,
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			a, _, err := dial()
-			if err != nil {
-				return err
-			}
-			h := lean.NewHolder(a, topic)
-			defer h.Close()
-			return h.Serve(os.Stdin, os.Stdout)
-		},
-	}
-
 	var addrFile string
 	var timeout time.Duration
 	answer := &cobra.Command{
@@ -128,6 +113,6 @@ func leanCommand() *cobra.Command {
 	}
 	answer.Flags().StringVar(&addrFile, "addr-file", "", "file to which the broker writes its address")
 	answer.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for it")
-	c.AddCommand(produce, consume, hold, answer)
+	c.AddCommand(produce, consume, answer)
 	return c
 }

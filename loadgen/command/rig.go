@@ -18,7 +18,8 @@ import (
 type rig struct {
 	driver driver.Driver
 	stage  fault.Stage
-	pid    int // of the target's process, 0: not known
+	addr   string // where clients connect: the target's, or the proxy's
+	pid    int    // of the target's process, 0: not known
 }
 
 // rig opens the target. event is told what happens to it.
@@ -59,7 +60,7 @@ func (t *targetFlags) rig(ctx context.Context, p *Program, s *scenario.Scenario,
 	if err != nil {
 		return nil, err
 	}
-	g.driver = d
+	g.driver, g.addr = d, addr
 	return g, nil
 }
 

@@ -59,6 +59,8 @@ func (c *Config) validate() error {
 		return errors.New("no scenario")
 	case c.Driver == nil:
 		return errors.New("no driver")
+	case c.Scenario.Kind != scenario.KindLoad:
+		return fmt.Errorf("a scenario of kind %s sends nothing", c.Scenario.Kind)
 	}
 	if len(c.Scenario.Faults) > 0 && c.Meanwhile == nil {
 		return errors.New("the scenario has faults, and nothing makes them happen")

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/portask/portask/loadgen/driver"
 )
@@ -13,6 +14,10 @@ import (
 func (s *Scenario) check(src *source) {
 	src.meaningless("", s.table())
 	s.checkLists(src)
+	if s.Kind == KindConnections {
+		s.checkConnections(src)
+		return
+	}
 	s.checkPhases(src)
 	s.checkObjectives(src)
 	s.checkFaults(src)
@@ -46,6 +51,10 @@ func (src *source) meaningless(prefix string, table []entry) {
 	for _, e := range table {
 		path := prefix + e.name
 		switch {
+		case e.only != nil && !e.only() && e.v == nil:
+			if src.mentioned(path) {
+				src.bad(path, "has a meaning only with %s", e.when)
+			}
 		case e.table != nil:
 			src.meaningless(path+".", e.table)
 		case e.list != nil:
@@ -60,6 +69,19 @@ func (src *source) meaningless(prefix string, table []entry) {
 			}
 		}
 	}
+}
+
+// mentioned reports whether a table or list was given, or something in it.
+func (src *source) mentioned(path string) bool {
+	if _, ok := src.lines[path]; ok {
+		return true
+	}
+	for p := range src.flags {
+		if strings.HasPrefix(p, path+".") {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Scenario) checkLists(src *source) {

@@ -92,13 +92,14 @@ func (src *source) each(prefix string, table []entry) {
 	for _, e := range table {
 		path := prefix + e.name
 		switch {
+		case e.only != nil && !e.only():
 		case e.table != nil:
 			src.each(path+".", e.table)
 		case e.list != nil:
 			for i := range e.list.len() {
 				src.each(path+"."+strconv.Itoa(i)+".", e.list.at(i))
 			}
-		case e.only == nil || e.only():
+		default:
 			if err := e.v.set(e.v.text(), kindText); err != nil {
 				src.bad(path, "%v", err)
 			}

@@ -74,6 +74,15 @@ latencies.
 | restart | the process is asked to end (SIGTERM), then started again |
 | slow-consumer | consumers take nothing |
 
+## Connections
+
+A scenario of kind connections sends nothing. It opens plain connections from 127.0.0.2 and up in one epoll loop, which
+spends a descriptor and some 20 bytes on each, has each subscribe the topic at its end, answers heartbeats, and reads the
+resident memory of the target's process at several numbers of connections, when it has come to rest. What one connection
+costs is the slope of the line through these points. It takes Linux, and a target on this machine for its memory.
+` + "`loadgen conns N`" + ` is the same without a file. Where the limits of the system do not allow N, nothing is opened, and what is
+needed is said: descriptors of both processes and of the machine, tracked connections, ports.
+
 ## Payloads
 
 A value is a header of 48 bytes, by which it is recognised, and a body from the source; with a codec other than raw both

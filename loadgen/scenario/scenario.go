@@ -34,6 +34,8 @@ type Scenario struct {
 	Name  string // of the file without extension, if it does not say
 	About string // one line
 	Seed  uint64
+	// Kind is what the run does: KindLoad or KindConnections.
+	Kind string
 	// Loop is how messages are timed: "open" (a schedule fixed in advance) or
 	// "closed" (when earlier ones are answered; latencies are service times).
 	Loop string
@@ -47,6 +49,8 @@ type Scenario struct {
 	Faults     []Fault
 	Objectives []Objective
 	Limits     Limits
+
+	Connections Connections // KindConnections
 
 	// Dir is where relative paths of the scenario begin; not part of it.
 	Dir string
@@ -196,7 +200,7 @@ type Limits struct {
 // second after a second of warm-up.
 func Default() *Scenario {
 	s := &Scenario{
-		Name: "adhoc", Seed: 1, Loop: OpenLoop,
+		Name: "adhoc", Seed: 1, Kind: KindLoad, Loop: OpenLoop, Connections: defaultConnections(),
 		Producers: Producers{Count: 2, Ack: "durable", Batch: 64 << 10, Linger: -1, Compression: "never", Codec: "raw", InFlight: 4096},
 		Consumers: Consumers{Count: 2, Delivery: string(driver.Stream)},
 		Payload:   Payload{Source: "random", Split: SplitSize, Distribution: "uniform", Size: "1KiB"},
@@ -218,8 +222,11 @@ func defaultPhase() Phase {
 	return Phase{Name: "phase", Duration: 10 * time.Second, Measured: true, Arrival: "constant", Spacing: "even", Rate: 10_000, Speed: 1}
 }
 
-// Duration of all phases.
+// Duration of all phases, or for which connections are held.
 func (s *Scenario) Duration() time.Duration {
+	if s.Kind == KindConnections {
+		return s.Connections.Hold
+	}
 	var d time.Duration
 	for i := range s.Phases {
 		d += s.Phases[i].Duration

@@ -50,36 +50,40 @@ type list struct {
 
 // table is everything a file may say, bound to s.
 func (s *Scenario) table() []entry {
+	load := func() bool { return s.Kind == KindLoad }
+	const loads = "kind load"
 	return []entry{
 		{name: "name", doc: "What the scenario is called in results: letters, digits, dots and dashes.", v: parsed{&s.Name, checkName, "a name"}},
 		{name: "about", doc: "What it is for, on one line.", v: stringValue{&s.About, 200, ""}},
 		{name: "seed", doc: "Fixes arrivals, payloads and keys: the same seed sends the same messages at the same times.", v: uintValue{&s.Seed}},
-		{name: "loop", doc: "open: messages are due at times fixed in advance, and latency counts from then. closed: each producer sends when an earlier message is answered; its latencies are service times, and say nothing about a load that does not wait.", v: oneOf{&s.Loop, []string{OpenLoop, ClosedLoop}}},
+		{name: "kind", doc: "load: messages are sent, received and verified. connections: connections are opened, each subscribes the topic, and their cost is measured.", v: oneOf{&s.Kind, []string{KindLoad, KindConnections}}},
+		{name: "loop", doc: "open: messages are due at times fixed in advance, and latency counts from then. closed: each producer sends when an earlier message is answered; its latencies are service times, and say nothing about a load that does not wait.", v: oneOf{&s.Loop, []string{OpenLoop, ClosedLoop}}, only: load, when: loads},
 		{name: "topics", doc: "The topics that are loaded.", list: &list{
 			max: topicsMax, len: func() int { return len(s.Topics) }, clear: func() { s.Topics = nil },
 			add: func() { s.Topics = append(s.Topics, defaultTopic()) },
 			at:  func(i int) []entry { return s.Topics[i].table() }, name: func(i int) string { return s.Topics[i].Name },
 		}},
-		{name: "producers", doc: "How messages are sent.", table: s.Producers.table(s)},
-		{name: "consumers", doc: "How messages are received.", table: s.Consumers.table()},
-		{name: "payload", doc: "What values are.", table: s.Payload.table()},
-		{name: "keys", doc: "What keys messages have. A key chooses the partition.", table: s.Keys.table()},
-		{name: "phases", doc: "What happens, one after the other.", list: &list{
+		{name: "producers", doc: "How messages are sent.", table: s.Producers.table(s), only: load, when: loads},
+		{name: "consumers", doc: "How messages are received.", table: s.Consumers.table(), only: load, when: loads},
+		{name: "payload", doc: "What values are.", table: s.Payload.table(), only: load, when: loads},
+		{name: "keys", doc: "What keys messages have. A key chooses the partition.", table: s.Keys.table(), only: load, when: loads},
+		{name: "phases", doc: "What happens, one after the other.", only: load, when: loads, list: &list{
 			max: phasesMax, len: func() int { return len(s.Phases) }, clear: func() { s.Phases = nil },
 			add: func() { s.Phases = append(s.Phases, defaultPhase()) },
 			at:  func(i int) []entry { return s.Phases[i].table(s) }, name: func(i int) string { return s.Phases[i].Name },
 		}},
-		{name: "faults", doc: "What goes wrong meanwhile, one after the other.", list: &list{
+		{name: "faults", doc: "What goes wrong meanwhile, one after the other.", only: load, when: loads, list: &list{
 			max: faultsMax, len: func() int { return len(s.Faults) }, clear: func() { s.Faults = nil },
 			add: func() { s.Faults = append(s.Faults, defaultFault()) },
 			at:  func(i int) []entry { return s.Faults[i].table() }, name: func(i int) string { return s.Faults[i].Kind },
 		}},
-		{name: "objectives", doc: "What the run must reach; exit status 2 if it does not.", list: &list{
+		{name: "objectives", doc: "What the run must reach; exit status 2 if it does not.", only: load, when: loads, list: &list{
 			max: objectivesMax, len: func() int { return len(s.Objectives) }, clear: func() { s.Objectives = nil },
 			add: func() { s.Objectives = append(s.Objectives, Objective{}) },
 			at:  func(i int) []entry { return s.Objectives[i].table() }, name: func(int) string { return "" },
 		}},
-		{name: "limits", doc: "What ends or bounds the run.", table: s.Limits.table()},
+		{name: "limits", doc: "What ends or bounds the run.", table: s.Limits.table(), only: load, when: loads},
+		{name: "connections", doc: "What is opened and held, instead of a load.", table: s.Connections.table(), only: func() bool { return s.Kind == KindConnections }, when: "kind connections"},
 	}
 }
 

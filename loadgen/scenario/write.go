@@ -22,6 +22,8 @@ func (s *Scenario) YAML() []byte {
 func writeTable(b *bytes.Buffer, table []entry, first, indent string) {
 	for _, e := range table {
 		switch {
+		case e.only != nil && !e.only():
+			continue
 		case e.table != nil:
 			fmt.Fprintf(b, "%s%s:\n", first, e.name)
 			writeTable(b, e.table, indent+"  ", indent+"  ")
@@ -34,8 +36,6 @@ func writeTable(b *bytes.Buffer, table []entry, first, indent string) {
 			for i := range e.list.len() {
 				writeTable(b, e.list.at(i), indent+"  - ", indent+"    ")
 			}
-		case e.only != nil && !e.only():
-			continue
 		default:
 			fmt.Fprintf(b, "%s%s: %s\n", first, e.name, scalar(e.v))
 		}

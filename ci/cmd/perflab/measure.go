@@ -117,11 +117,12 @@ func runConns(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	res, err := l.IdleConnections(ctx, lab.ConnSteps, func(p lab.ConnPoint) {
-		fmt.Printf("%6d idle subscribed connections: broker RSS %.2f MiB\n", p.Connections, float64(p.RSSBytes)/(1<<20))
-	})
+	res, err := l.IdleConnections(ctx, lab.ConnSteps)
 	if err != nil {
 		return err
+	}
+	for _, p := range res.Points {
+		fmt.Printf("%6d idle subscribed connections: broker RSS %.2f MiB\n", p.Connections, float64(p.RSSBytes)/(1<<20))
 	}
 	report.Add(lab.IdleConnectionBytes, res.Slope)
 	if err := c.store("conns", res, nil); err != nil {

@@ -1,0 +1,280 @@
+package conns
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portask/portask/broker/fault"
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/wire"
+	"github.com/portask/portask/loadgen/driver"
+	"github.com/portask/portask/loadgen/driver/portask"
+	"github.com/portask/portask/loadgen/launch/launchtest"
+)
+
+func TestMain(m *testing.M) { launchtest.Main(m) }
+
+// broker starts one with a topic.
+func broker(t *testing.T, partitions int) (o Options, pid int, d driver.Driver) {
+	t.Helper()
+	b := launchtest.Start(t)
+	addr, err := netip.ParseAddrPort(b.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err = portask.Kind.Open(t.Context(), driver.Options{Addr: b.Addr()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	if _, err := d.Prepare(t.Context(), driver.Topic{Name: "held", Partitions: partitions, Visibility: message.AckAccepted}); err != nil {
+		t.Fatal(err)
+	}
+	return Options{Addr: addr, Topic: "held", Partitions: partitions}, b.PID(), d
+}
+
+// 2,000 connections of a real broker cost what they cost, and this process less
+// than 100 bytes each.
+func TestTwoThousandConnections(t *testing.T) {
+	const n = 2000
+	o, pid, _ := broker(t, 4)
+	if got := Listener(o.Addr.Port()); got != pid {
+		t.Errorf("the process that listens is %d, want %d", got, pid)
+	}
+	o.Heartbeat = wire.MinHeartbeat
+	var seen []int
+	r, err := Measure(t.Context(), Plan{
+		Options: o, Steps: Steps(n), TargetPID: pid, HoldFor: 3500 * time.Millisecond,
+		Progress: func(p Point) { seen = append(seen, p.Connections) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(seen) != 4 || seen[0] != 100 || seen[3] != n || r.Connections != n || len(r.Points) != 4 {
+		t.Errorf("steps %v, result %+v", seen, r)
+	}
+	// They live through their heartbeats, of which each gets several.
+	if r.Answered < 2*n || r.Heartbeats-r.Answered > n {
+		t.Errorf("%d heartbeats in more than 3.5 s, %d answered; want two each", r.Heartbeats, r.Answered)
+	}
+	if r.Slope < 50 || r.Slope > 5000 || r.Base < 1<<20 {
+		t.Errorf("%.0f bytes a connection, %.0f without any", r.Slope, r.Base)
+	}
+	t.Logf("\n%s", r.Table())
+}
+
+// The heap grows by less than 100 bytes for each of many connections.
+func TestOwnMemory(t *testing.T) {
+	const first, n = 200, 2000
+	o, _, _ := broker(t, 1)
+	h, err := Open(o, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if err := h.Hold(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC() // pools are emptied by the second
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	if err := h.Hold(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	each := float64(int64(heap())-int64(before)) / (n - first)
+	t.Logf("%.1f bytes of the heap for each connection", each)
+	if each >= 100 {
+		t.Errorf("%.1f bytes of the heap for each connection, want less than 100", each)
+	}
+	if len(h.left) != 0 {
+		t.Errorf("%d connections keep part of a frame", len(h.left))
+	}
+}
+
+// What is delivered is thrown away, and its credit given back: much more passes
+// than was granted at first.
+func TestDeliveriesAreThrownAway(t *testing.T) {
+	o, _, d := broker(t, 2)
+	h, err := Open(o, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if err := h.Hold(t.Context(), 10); err != nil {
+		t.Fatal(err)
+	}
+	c, err := d.Connect(t.Context(), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	p, err := c.Producer(t.Context(), driver.ProducerOptions{Topic: o.Topic, Ack: message.AckAccepted, Linger: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const messages, size = 200, 10_000
+	for i := range messages {
+		if err := p.Slot(func(error) {}).Send(t.Context(), uint32(i%2), &message.Message{Value: make([]byte, size)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const want = messages / 2 * size * 10 // half of the messages to each of ten
+	for end := time.Now().Add(10 * time.Second); h.Stats().DeliveredBytes < want; {
+		if err := h.Serve(t.Context(), 20*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%+v, want %d bytes: is credit given back?", h.Stats(), want)
+		}
+	}
+	for i := range h.conns {
+		if c := &h.conns[i]; c.used >= credit/2 {
+			t.Errorf("connection %d owes %d bytes of credit", i, c.used)
+		}
+	}
+}
+
+// A connection that ends is an error, not a smaller number.
+func TestAnEndIsNoticed(t *testing.T) {
+	o, pid, _ := broker(t, 1)
+	h, err := Open(o, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if err := h.Hold(t.Context(), 50); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Serve(t.Context(), 10*time.Second); err == nil || !strings.Contains(err.Error(), "of 50") {
+		t.Errorf("the broker was killed: %v", err)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	o, _, _ := broker(t, 1)
+	hold := func(o Options, n int) error {
+		h, err := Open(o, 0)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		return h.Hold(t.Context(), n)
+	}
+	unknown := o
+	unknown.Topic = "nothing"
+	if err := hold(unknown, 1); !errors.Is(err, fault.NotFound) {
+		t.Errorf("a topic that does not exist: %v", err)
+	}
+	closed := o
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Addr = netip.MustParseAddrPort(l.Addr().String())
+	l.Close()
+	if err := hold(closed, 1); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("nobody listens: %v", err)
+	}
+	var limit *LimitError
+	if err := hold(o, Max); !errors.As(err, &limit) || !errors.Is(err, fault.ResourceExhausted) || limit.Needs < Max || limit.Has == 0 {
+		t.Errorf("ten million: %v", err)
+	}
+	for name, bad := range map[string]Options{
+		"IPv6":      {Addr: netip.MustParseAddrPort("[::1]:1"), Topic: "a"},
+		"no port":   {Addr: netip.MustParseAddrPort("127.0.0.1:0"), Topic: "a"},
+		"a topic":   {Addr: o.Addr, Topic: "a b"},
+		"heartbeat": {Addr: o.Addr, Topic: "a", Heartbeat: time.Millisecond},
+	} {
+		if _, err := Open(bad, 0); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	h, err := Open(o, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if err := h.Hold(ctx, 1); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// What a peer may send that is no answer.
+func TestHostilePeers(t *testing.T) {
+	greet := wire.AppendFrame(nil, wire.Header{Opcode: wire.OpHello.Response(), Correlation: 1}, &wire.HelloOK{Version: wire.Version})
+	huge := wire.AppendFrame(nil, wire.Header{Opcode: wire.OpPing}, &wire.Ping{})
+	huge[0], huge[1], huge[2] = 0, 0, 2 // 128 KiB
+	for name, says := range map[string][]byte{
+		"nonsense":            []byte("HTTP/1.1 400 Bad Request\r\n\r\n"),
+		"closes":              {},
+		"twice HELLO":         append(append([]byte{}, greet...), greet...),
+		"a frame too large":   huge,
+		"delivers before":     wire.AppendFrame(nil, wire.Header{Opcode: wire.OpDeliver}, &wire.Ping{}),
+		"breaks off in HELLO": greet[:len(greet)-3],
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Write(says)
+			c.Close()
+		}()
+		h, err := Open(Options{Addr: netip.MustParseAddrPort(l.Addr().String()), Topic: "a"}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Hold(t.Context(), 1); err == nil {
+			t.Errorf("%s: subscribed", name)
+		}
+		h.Close()
+		l.Close()
+	}
+}
+
+func TestSources(t *testing.T) {
+	seen := map[[4]byte]bool{}
+	for n := range 253 * 300 {
+		a := source(n)
+		if a[0] != 127 || a[3] < 2 || a[3] > 254 || seen[a] {
+			t.Fatalf("address %d is %v, seen before: %v", n, a, seen[a])
+		}
+		seen[a] = true
+	}
+}
+
+func TestReadSystem(t *testing.T) {
+	s := readSystem(true, os.Getpid())
+	if s.soft == 0 || s.openFiles < 3 || s.nrOpen == 0 || s.fileMax == 0 || s.portLow == 0 || s.portHigh <= s.portLow || s.targetSoft != s.soft || s.targetOpen == 0 {
+		t.Errorf("%+v", s)
+	}
+	if Listener(1) != 0 {
+		t.Error("somebody listens at port 1")
+	}
+}
