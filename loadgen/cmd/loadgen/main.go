@@ -13,6 +13,6 @@ import (
 var version = "unknown"
 
 func main() {
-	p := command.Program{Version: version, Drivers: []driver.Kind{portask.Kind, loopback.Kind}}
+	p := command.Program{Version: version, Drivers: []driver.Kind{portask.Kind, loopback.Kind}, More: command.PeerCommands(version)}
 	p.Main()
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/portask/portask/loadgen/load"
 	"github.com/portask/portask/loadgen/peers/compare"
 	"github.com/portask/portask/loadgen/peers/server"
-	"github.com/portask/portask/loadgen/report"
+	"github.com/portask/portask/loadgen/report/benchfmt"
 	"github.com/portask/portask/loadgen/scenario"
 )
 
@@ -256,22 +256,31 @@ func (f *compareFlags) parseTargets() ([]compare.Target, error) {
 // parsePoints makes a scenario for each point. Without a file it is loadgen's
 // default, one warm-up and one measured phase.
 func (f *compareFlags) parsePoints(name string, asked bool) ([]compare.Point, error) {
+	usesPoints := name == "" || asked
+	// A setting of closed loops alone is for the point max.
+	const ofMax = "producers.in_flight"
 	var set []scenario.Setting
+	closed := []scenario.Setting{{Path: "loop", Value: scenario.ClosedLoop}}
 	for _, s := range f.set {
 		x, err := scenario.ParseSetting(s)
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
+		case usesPoints && (x.Path == "loop" || strings.HasPrefix(x.Path, "phases.")):
+			return nil, fmt.Errorf("--set %s: the points say that", s)
+		case usesPoints && x.Path == ofMax:
+			closed = append(closed, x)
+		default:
+			set = append(set, x)
 		}
-		set = append(set, x)
 	}
-	open := func(more ...scenario.Setting) (*scenario.Scenario, error) {
-		all := append(more, set...)
+	open := func() (*scenario.Scenario, error) {
 		if name == "" {
-			return scenario.With(append([]scenario.Setting{{Path: "name", Value: "compare"}}, all...)...)
+			return scenario.With(append([]scenario.Setting{{Path: "name", Value: "compare"}}, set...)...)
 		}
-		return scenario.Open(name, all...)
+		return scenario.Open(name, set...)
 	}
-	if name != "" && !asked {
+	if !usesPoints {
 		s, err := open()
 		if err != nil {
 			return nil, err
@@ -288,7 +297,14 @@ func (f *compareFlags) parsePoints(name string, asked bool) ([]compare.Point, er
 		s.Phases[0].Duration, s.Phases[1].Duration = f.warmup, f.duration
 		s.Objectives = nil
 		if p == "max" {
+			x, err := scenario.With(closed...)
+			if err != nil {
+				return nil, err
+			}
 			s.Loop = scenario.ClosedLoop
+			if len(closed) > 1 {
+				s.Producers.InFlight = x.Producers.InFlight
+			}
 		} else {
 			rate, err := strconv.ParseFloat(p, 64)
 			if err != nil || rate <= 0 {
@@ -312,7 +328,7 @@ func (f *compareFlags) writeBench(w io.Writer) func(compare.Run, *load.Result) e
 		if !r.Valid() {
 			return nil
 		}
-		return report.WriteBench(w, res, report.Bench{Commit: f.version, Machine: machine, Keys: map[string]string{
+		return benchfmt.Write(w, res, benchfmt.Options{Commit: f.version, Machine: machine, Keys: map[string]string{
 			"target": r.Target, "point": r.Point, "turn": strconv.Itoa(r.Turn), "order": strconv.Itoa(r.Order),
 		}})
 	}

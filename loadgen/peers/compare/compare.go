@@ -124,7 +124,7 @@ type Run struct {
 	Turn   int    `json:"turn"`  // from 1
 	Order  int    `json:"order"` // in the turn, from 1
 	RunID  string `json:"run_id"`
-	// Values are empty if the run is invalid.
+	// Values are empty if the run is invalid; see Late.
 	Values     map[Metric]float64 `json:"values,omitempty"`
 	Generator  float64            `json:"generator_share"` // of the processors, for its work
 	Others     float64            `json:"others_cpus"`     // processors that other programs used meanwhile
@@ -133,10 +133,14 @@ type Run struct {
 	Invalid    []string           `json:"invalid,omitempty"`
 	// Saturated: it is invalid since the target did not hold the rate.
 	Saturated bool `json:"saturated,omitempty"`
+	// Late: it is invalid for nothing but the generator's dispatch lag. Every
+	// message was sent and delivered in its second, so the server's CPU time and
+	// memory count; rates and latencies do not.
+	Late bool `json:"late,omitempty"`
 }
 
-// Valid reports whether the run has values.
-func (r *Run) Valid() bool { return len(r.Values) > 0 }
+// Valid reports whether all of the run counts.
+func (r *Run) Valid() bool { return len(r.Values) > 0 && !r.Late }
 
 func (o *Options) validate() error {
 	switch {
@@ -329,23 +333,28 @@ func (c *comparison) run(ctx context.Context, s *scenario.Scenario, d driver.Dri
 	for _, p := range res.Violations {
 		run.Violations = append(run.Violations, p.String())
 	}
+	run.Late = len(res.Invalid) > 0
 	for _, p := range res.Invalid {
 		run.Invalid = append(run.Invalid, p.String())
 		run.Saturated = run.Saturated || p.Kind == load.Saturated
+		run.Late = run.Late && p.Kind == load.DispatchLag
 	}
-	if res.Measured != nil && len(run.Violations) == 0 {
-		run.Values = values(res)
+	if len(run.Violations) == 0 {
+		run.Values = values(res, run.Late)
 	}
 	return run, res, nil
 }
 
-func values(res *load.Result) map[Metric]float64 {
-	m := &res.Measured.Total
-	v := map[Metric]float64{
-		Rate: m.Delivered, E2E50: float64(m.Latency.E2E.P50), E2E99: float64(m.Latency.E2E.P99),
-		Ack50: float64(m.Latency.Ack.P50), Ack99: float64(m.Latency.Ack.P99),
+// values of a result: all of a valid one, some of one in which the generator was
+// late, otherwise none.
+func values(res *load.Result, late bool) map[Metric]float64 {
+	v := map[Metric]float64{}
+	if res.Measured != nil {
+		m := &res.Measured.Total
+		v[Rate], v[E2E50], v[E2E99] = m.Delivered, float64(m.Latency.E2E.P50), float64(m.Latency.E2E.P99)
+		v[Ack50], v[Ack99] = float64(m.Latency.Ack.P50), float64(m.Latency.Ack.P99)
 	}
-	if t := res.Target; t != nil {
+	if t := res.Target; t != nil && (late || res.Measured != nil) {
 		v[CPU], v[MaxRSS] = t.CPUPerMillion, float64(t.RSSMaxBytes)
 	}
 	return v
@@ -375,7 +384,7 @@ func (p *PointReport) summarise() {
 			var own, base []float64
 			for _, r := range c.Runs {
 				for _, b := range p.Cells[0].Runs {
-					if b.Turn == r.Turn && b.Valid() && r.Valid() {
+					if b.Turn == r.Turn { // a value that is missing is 0, and no pair
 						own, base = append(own, r.Values[m]), append(base, b.Values[m])
 					}
 				}

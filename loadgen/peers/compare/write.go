@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -180,7 +181,7 @@ func (p *PointReport) medians(r *Report) [][]string {
 			switch {
 			case !ok:
 				row = append(row, "-")
-			case valid > 1:
+			case c.Min[col.m] < c.Max[col.m]:
 				row = append(row, fmt.Sprintf("%s (%s-%s)", col.show(v), col.show(c.Min[col.m]), col.show(c.Max[col.m])))
 			default:
 				row = append(row, col.show(v))
@@ -202,13 +203,19 @@ func (p *PointReport) ratios(r *Report) [][]string {
 		if len(c.Ratios) == 0 {
 			continue
 		}
-		confidence := "-" // one pair has none
-		if x := c.Ratios[Rate]; x.Pairs > 1 {
-			confidence = fmt.Sprintf("%.0f %%", 100*x.Confidence)
-		}
-		row := []string{r.label(c), confidence}
+		// Metrics may have different numbers of pairs. One pair has no
+		// confidence.
+		least, most := 1.0, 0.0
+		row := []string{r.label(c), "-"}
 		for _, col := range columns {
 			x, ok := c.Ratios[col.m]
+			if x.Pairs > 1 {
+				least, most = min(least, x.Confidence), max(most, x.Confidence)
+				row[1] = fmt.Sprintf("%.0f %%", 100*least)
+				if least != most {
+					row[1] = fmt.Sprintf("%.0f-%.0f %%", 100*least, 100*most)
+				}
+			}
 			switch {
 			case !ok:
 				row = append(row, "-")
@@ -225,6 +232,13 @@ func (p *PointReport) ratios(r *Report) [][]string {
 
 // remarks says how targets were set up, and why runs do not count.
 func (p *PointReport) remarks(out *printer, bullet string) {
+	late := false
+	for i := range p.Cells {
+		late = late || slices.ContainsFunc(p.Cells[i].Runs, func(r Run) bool { return r.Late })
+	}
+	if late {
+		out.f("%sCPU and RSS are also of runs that are invalid because the generator was late, and for nothing else: the server's work was the same\n", bullet)
+	}
 	for i := range p.Cells {
 		c := &p.Cells[i]
 		if c.Unsupported != "" {
@@ -264,6 +278,8 @@ func (r *Run) line() string {
 	switch {
 	case len(r.Violations) > 0:
 		return "VIOLATION: " + strings.Join(r.Violations, "; ")
+	case r.Late:
+		return fmt.Sprintf("%.2f CPU s per million; the rest is INVALID: %s", r.Values[CPU], strings.Join(r.Invalid, "; "))
 	case !r.Valid():
 		return "INVALID: " + strings.Join(r.Invalid, "; ")
 	}

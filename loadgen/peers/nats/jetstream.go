@@ -47,8 +47,9 @@ const (
 	// flowMessages is what the server lowers to its own limit, 500 over the
 	// number of producers of a stream.
 	flowMessages = 500
-	// pullMessages: nats.go's default of 500 halves the rate of a consumer that
-	// keeps up with a server on the same machine.
+	// pullMessages: with nats.go's default of 500 a consumer beside the server,
+	// on two cores, had 24,000 and 26,000 messages of 1 KiB a second; with 5,000
+	// it had 76,000 and 56,000, and no more with 20,000.
 	pullMessages = 5000
 	// bufferBytes bounds what a producer has unanswered, if nothing is said:
 	// not a limit of nats.go, which counts messages.

@@ -12,8 +12,7 @@
 // the driver asks by PING, at all of it it waits for the PONG, as the client's
 // Flush does. Without that a producer in a closed loop would overrun the
 // server, which then cuts off the subscriber. Subscribers have no limit on what
-// waits in the client (the client's default throws messages away), as in NATS's
-// own benchmark.
+// waits in the client: beyond its default limit it throws messages away.
 //
 // CaughtUp asks the server by PING, and then waits for the client's queues to
 // be empty; what the server threw away does not count.
