@@ -187,7 +187,6 @@ type batch struct {
 	k     *consumer
 	at    int // index of the partition
 	items []any
-	last  message.Offset // of the entries iterated, or all
 	m     message.Message
 	all   iter.Seq2[*message.Message, error]
 }
