@@ -1,6 +1,8 @@
 package client
 
 import (
+	"math"
+
 	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/wire"
@@ -74,6 +76,11 @@ func (p *Producer) follow() {
 	if a.algorithm != message.None {
 		policy = compression.DefaultPolicy()
 		policy.Algorithm, policy.Level = a.algorithm, a.level
+		if a.algorithm != message.Zstd {
+			// A body that becomes too small for any reader is sent as it is, since the
+			// broker may not take another algorithm than it advises.
+			policy.MaxRatio = math.MaxInt32
+		}
 	}
 	if id := a.dictionary; id != 0 && a.algorithm == message.Zstd {
 		if d := p.c.dicts.known(p.topic, id); d != nil {

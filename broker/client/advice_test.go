@@ -139,6 +139,24 @@ func TestAdviceIsFollowed(t *testing.T) {
 	})
 }
 
+// A body that becomes too small for any reader is never compressed with another
+// algorithm than the advised: the broker may take none.
+func TestAdviceIsKeptToBeyondTheRatio(t *testing.T) {
+	story(t, 1, func(t *testing.T, b *fake) {
+		c := b.client()
+		defer c.Close()
+		p := producer(t, c)
+		for _, a := range []message.Algorithm{message.Zstd, message.Brotli, message.LZ4} {
+			b.advise(wire.Advice{HasCompression: true, Algorithm: a})
+			synctest.Wait()
+			send(t, p, &message.Message{Timestamp: 1, Value: make([]byte, 200<<10)})
+		}
+		if got := b.how(); got != "zstd/raw none/raw lz4/raw" {
+			t.Errorf("stored as %s", got)
+		}
+	})
+}
+
 // What the program chose is not changed by advice, and not even asked for.
 func TestAdviceIsNotForcedUpon(t *testing.T) {
 	story(t, 1, func(t *testing.T, b *fake) {

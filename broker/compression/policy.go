@@ -57,8 +57,9 @@ type Policy struct {
 	// [0, 1): 0.02 keeps outputs of at most 98 %.
 	MinSaving float64
 	// MaxRatio is the reader's limit of input to output; 0 means DefaultRatio.
-	// A body beyond it (long runs of one byte) is compressed with lz4, which
-	// cannot pass 255:1, since no reader would accept the smaller one.
+	// No reader would accept a body beyond it (long runs of one byte). zstd's is
+	// filled up to it with a frame that decoders skip; a body of gzip or brotli
+	// is compressed with lz4 instead, which cannot pass 255:1.
 	MaxRatio int
 }
 
@@ -143,6 +144,12 @@ func (p Policy) Compress(dst, src []byte) ([]byte, message.Algorithm) {
 			return dst, message.None
 		case len(src) <= size*ratio:
 			return out, a
+		case a == message.Zstd:
+			fill := max((len(src)+ratio-1)/ratio-size, zstdSkipBytes)
+			if size+fill > most {
+				return dst, message.None
+			}
+			return skipZstd(out, fill), a
 		case a == message.LZ4:
 			return dst, message.None
 		}

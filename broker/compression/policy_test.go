@@ -32,8 +32,11 @@ func TestPolicy(t *testing.T) {
 		{"looks random", DefaultPolicy(), random(64 << 10), message.None},
 		{"mixed, half saved", Policy{Strategy: Threshold, Algorithm: message.LZ4, MinSaving: 0.4}, append(random(5000), make([]byte, 5000)...), message.LZ4},
 		{"mixed, not enough", Policy{Strategy: Threshold, Algorithm: message.LZ4, MinSaving: 0.6}, append(random(5000), make([]byte, 5000)...), message.None},
-		{"beyond the ratio", DefaultPolicy(), make([]byte, 4<<20), message.LZ4},
-		{"beyond any ratio", Policy{Strategy: Always, Algorithm: message.Zstd, MaxRatio: 5}, make([]byte, 4<<20), message.None},
+		{"beyond the ratio", DefaultPolicy(), make([]byte, 4<<20), message.Zstd},
+		{"just beyond the ratio", DefaultPolicy(), make([]byte, 20<<10), message.Zstd},
+		{"gzip beyond the ratio", Policy{Strategy: Always, Algorithm: message.Gzip, Level: LevelSmallest}, make([]byte, 4<<20), message.LZ4},
+		{"beyond any ratio", Policy{Strategy: Always, Algorithm: message.Brotli, MaxRatio: 5}, make([]byte, 4<<20), message.None},
+		{"filled up to nothing saved", Policy{Strategy: Always, Algorithm: message.Zstd, MaxRatio: 1}, make([]byte, 4<<10), message.None},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if err := c.p.Validate(); err != nil {

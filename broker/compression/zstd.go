@@ -1,6 +1,7 @@
 package compression
 
 import (
+	"encoding/binary"
 	"errors"
 
 	"github.com/klauspost/compress/zstd"
@@ -93,6 +94,17 @@ func appendZstd(dst, src []byte, level Level) []byte {
 	dst = e.EncodeAll(src, dst[:n])
 	zstdLiteral[level].give(e)
 	return dst
+}
+
+// zstdSkipBytes are the magic and the length of a frame that decoders skip (RFC
+// 8878, section 3.1.2).
+const zstdSkipBytes = 8
+
+// skipZstd appends such a frame of n bytes, zstdSkipBytes at least.
+func skipZstd(dst []byte, n int) []byte {
+	dst = binary.LittleEndian.AppendUint32(dst, 0x184D2A50)
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(n-zstdSkipBytes))
+	return append(dst, make([]byte, n-zstdSkipBytes)...)
 }
 
 func decodeZstd(dst, src []byte, declared int) ([]byte, error) {
