@@ -46,15 +46,26 @@ func (s *Schema) Load(src Sources) (*Snapshot, error) {
 }
 
 // readFile reads no more than a configuration may have; parse says so when there
-// is more.
+// is more. It reads regular files only: to open a pipe that nobody writes would
+// wait for ever, and no signal would end that.
 func readFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	unreadable := func(code fault.Code, cause error) error {
+		return fault.New(code, "load configuration").WithCategory(fault.CategoryConfiguration).WithDetail("cannot be read").WithCause(cause)
+	}
+	info, err := os.Stat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, unreadable(fault.Invalid, fmt.Errorf("%s is no regular file", name))
+	}
+	var f *os.File
+	if err == nil {
+		f, err = os.Open(name)
+	}
 	if err != nil {
 		code := fault.Invalid
 		if errors.Is(err, os.ErrNotExist) {
 			code = fault.NotFound
 		}
-		return nil, fault.New(code, "load configuration").WithCategory(fault.CategoryConfiguration).WithDetail("cannot be read").WithCause(err)
+		return nil, unreadable(code, err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, fileBytesMax+1))
