@@ -30,6 +30,7 @@ type reader struct {
 	in    driver.Consumer
 	of    int              // index of its consumer
 	first int              // place of the topic's partition 0
+	own   bool             // the run made the topic: nobody else sends to it
 	next  []message.Offset // by partition; -1 if it is not the reader's. Owned by run
 	enc   *payload.Encoder // owned by run
 	key   [16]byte
@@ -55,7 +56,7 @@ func (r *Run) addConsumer(ctx context.Context, i int) error {
 	r.recorders = append(r.recorders, recorder)
 	for t := range r.topics {
 		x := &reader{
-			r: r, of: i, first: r.topics[t].first, recorder: recorder,
+			r: r, of: i, first: r.topics[t].first, own: r.topics[t].created, recorder: recorder,
 			delivered: make([]atomic.Uint64, len(r.s.Phases)+1), bytes: make([]atomic.Uint64, len(r.s.Phases)+1),
 		}
 		var partitions []uint32
@@ -132,6 +133,9 @@ func (x *reader) message(partition uint32, m *message.Message) {
 	}
 	h, err := x.enc.Check(m.Value)
 	switch {
+	case errors.Is(err, payload.ErrForeign) && x.own:
+		r.tracker.Phantom()
+		return
 	case errors.Is(err, payload.ErrForeign):
 		r.tracker.Foreign()
 		return
@@ -149,7 +153,7 @@ func (x *reader) message(partition uint32, m *message.Message) {
 	}
 	lane := r.tracker.Lane(h.Producer, h.Partition)
 	if lane == nil {
-		r.tracker.Foreign()
+		r.tracker.Phantom()
 		return
 	}
 	if fate := lane.Delivered(h.Sequence); fate != verify.First && fate != verify.Late {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -132,8 +133,13 @@ func (o *out) slot() *slot {
 	return s
 }
 
+// errWindowFull ends sending: a target that delivers nothing more must not hold
+// up the run for ever.
+var errWindowFull = errors.New("the verification window is full (limits.window), and did not move for limits.drain")
+
 // send makes and hands over one message. It waits while the client's buffer or
-// the verification window is full; of the latter it says that it was held.
+// the verification window is full; of the latter it says that it was held. A
+// window that does not move for Limits.Drain is an error.
 func (p *producer) send(ctx context.Context, intended int64, phase int, item pace.Item) (held bool, err error) {
 	r := p.r
 	o := p.outs[0]
@@ -144,8 +150,11 @@ func (p *producer) send(ctx context.Context, intended int64, phase int, item pac
 	partition, key := o.choose(item)
 	lane := o.lanes[partition]
 	seq, ok := lane.Send()
-	for !ok {
+	for full := time.Now(); !ok; {
 		held = true
+		if time.Since(full) > r.s.Limits.Drain {
+			return held, fmt.Errorf("%w: nothing of producer %d arrives in topic %s, partition %d any more", errWindowFull, p.index, r.topics[r.places[o.first+partition].topic].Name, partition)
+		}
 		select {
 		case <-ctx.Done():
 			return held, ctx.Err()

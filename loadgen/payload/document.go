@@ -1,8 +1,10 @@
 package payload
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"strconv"
 
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/serialization"
@@ -27,13 +29,16 @@ type Encoder struct {
 	s     *Source
 	codec serialization.Codec // nil: raw
 	raw   []byte
+	again []byte
 	doc   document
+	// marks are how the run's id stands in a document.
+	text, binary []byte
 }
 
 // Encoder returns one for values of that encoding. Raw values are those of
 // Source itself.
 func (s *Source) Encoder(e message.Encoding) (*Encoder, error) {
-	x := &Encoder{s: s}
+	x := &Encoder{s: s, text: strconv.AppendUint(nil, s.run, 10), binary: binary.BigEndian.AppendUint64(nil, s.run)}
 	if e == message.Raw {
 		return x, nil
 	}
@@ -55,13 +60,18 @@ func (x *Encoder) Append(dst []byte, h Header) ([]byte, error) {
 	return x.codec.AppendValue(dst, &x.doc)
 }
 
-// Check is Source.Check of an encoded value, after decoding it.
+// Check is Source.Check of an encoded value, after decoding it. What cannot be
+// decoded is corrupt if the run's id stands in it, foreign otherwise. The codecs
+// are deterministic, so every byte is compared, those without a meaning too.
 func (x *Encoder) Check(v []byte) (Header, error) {
 	if x.codec == nil {
 		return x.s.Check(v)
 	}
 	x.doc = document{}
 	if err := x.codec.DecodeValue(v, &x.doc); err != nil {
+		if !bytes.Contains(v, x.text) && !bytes.Contains(v, x.binary) {
+			return Header{}, fmt.Errorf("%w: %w", ErrForeign, err)
+		}
 		return Header{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	d := &x.doc
@@ -78,5 +88,14 @@ func (x *Encoder) Check(v []byte) (Header, error) {
 	b = binary.LittleEndian.AppendUint32(b, uint32(HeaderBytes+len(d.Body)))
 	b = binary.LittleEndian.AppendUint32(b, d.Key)
 	x.raw = append(b, d.Body...)
-	return x.s.Check(x.raw)
+	h, err := x.s.Check(x.raw)
+	if err != nil {
+		return h, err
+	}
+	// Not every byte of a document has a meaning: JSON takes field names in either
+	// case. What was sent is known to the byte, and is compared.
+	if x.again, err = x.codec.AppendValue(x.again[:0], d); err != nil || !bytes.Equal(v, x.again) {
+		return h, fmt.Errorf("%w: encoded otherwise than it was sent", ErrCorrupt)
+	}
+	return h, nil
 }

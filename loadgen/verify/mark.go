@@ -8,11 +8,13 @@ type Mark struct {
 	lanes     []laneMark
 	corrupt   uint64
 	misplaced uint64
+	phantom   uint64
 }
 
 type laneMark struct {
 	next, top                              uint64
 	failed, duplicated, reordered, phantom uint64
+	forgotten                              uint64
 }
 
 // Span counts what happened to the messages that were on their way at one Mark,
@@ -31,9 +33,9 @@ type Span struct {
 	Misplaced  uint64 `json:"misplaced"`
 }
 
-// Mark takes each lane's lock for a moment, and 48 bytes a lane.
+// Mark takes each lane's lock for a moment, and 56 bytes a lane.
 func (t *Tracker) Mark() Mark {
-	m := Mark{lanes: make([]laneMark, len(t.lanes)), corrupt: t.corrupt.Load(), misplaced: t.misplaced.Load()}
+	m := Mark{lanes: make([]laneMark, len(t.lanes)), corrupt: t.corrupt.Load(), misplaced: t.misplaced.Load(), phantom: t.phantom.Load()}
 	for i := range t.lanes {
 		m.lanes[i] = t.lanes[i].mark()
 	}
@@ -43,7 +45,7 @@ func (t *Tracker) Mark() Mark {
 func (l *Lane) mark() laneMark {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	m := laneMark{next: l.next, top: l.top, failed: l.settledFailed + uint64(len(l.late)-l.lost), duplicated: l.duplicated, reordered: l.reordered, phantom: l.phantom}
+	m := laneMark{next: l.next, top: l.top, failed: l.settledFailed + uint64(len(l.late)-l.lost) + l.forgottenFailed, forgotten: l.forgottenAcked, duplicated: l.duplicated, reordered: l.reordered, phantom: l.phantom}
 	for w := range l.failed {
 		m.failed += uint64(bits.OnesCount64(l.failed[w] &^ l.acked[w]))
 	}
@@ -53,7 +55,7 @@ func (l *Lane) mark() laneMark {
 // Between judges the span between two Marks of this tracker, a the earlier. open
 // says that b is the run's end: the messages still on their way belong to it.
 func (t *Tracker) Between(a, b Mark, open bool) Span {
-	s := Span{Corrupt: b.corrupt - a.corrupt, Misplaced: b.misplaced - a.misplaced}
+	s := Span{Corrupt: b.corrupt - a.corrupt, Misplaced: b.misplaced - a.misplaced, Phantom: b.phantom - a.phantom}
 	for i := range t.lanes {
 		x, y := &a.lanes[i], &b.lanes[i]
 		end := y.top
@@ -64,6 +66,7 @@ func (t *Tracker) Between(a, b Mark, open bool) Span {
 			s.Messages += end - x.top
 			s.Lost += t.lanes[i].lostIn(x.top, end)
 		}
+		s.Lost += y.forgotten - x.forgotten
 		s.GivenUp += y.failed - x.failed
 		s.Duplicated += y.duplicated - x.duplicated
 		s.Reordered += y.reordered - x.reordered

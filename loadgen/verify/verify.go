@@ -9,6 +9,12 @@
 //
 // A message's fate is settled when it was acknowledged (or given up) and
 // delivered. What is left at the end is judged by Counts.
+//
+// A target that loses messages does not stop the count: those missing are passed
+// by the window once later ones came, and remembered one by one, up to 65,536 a
+// lane, so that one which comes late after all is told from a duplicate. Beyond
+// that they are lost for good, and a straggler counts as a duplicate. Only a
+// lane in which nothing at all arrives any more fills its window.
 package verify
 
 import (
@@ -31,7 +37,7 @@ type Tracker struct {
 	partitions int
 	lanes      []Lane
 
-	corrupt, foreign, misplaced atomic.Uint64
+	corrupt, foreign, phantom, misplaced atomic.Uint64
 }
 
 // New returns a tracker with a lane for each producer and partition.
@@ -63,9 +69,11 @@ func (t *Tracker) Lane(producer, partition uint32) *Lane {
 }
 
 // Corrupt counts a value that is not what was sent, Foreign one that this run
-// did not send, Misplaced one that arrived from a partition it was not sent to.
+// did not send, Phantom one that nobody can have sent, Misplaced one that arrived
+// from a partition it was not sent to.
 func (t *Tracker) Corrupt()   { t.corrupt.Add(1) }
 func (t *Tracker) Foreign()   { t.foreign.Add(1) }
+func (t *Tracker) Phantom()   { t.phantom.Add(1) }
 func (t *Tracker) Misplaced() { t.misplaced.Add(1) }
 
 // Fate is what a delivery meant.
@@ -102,6 +110,9 @@ type Lane struct {
 	// may still come.
 	late map[uint64]bool
 	lost int // of late, acknowledged
+
+	// What late had no room for.
+	forgottenAcked, forgottenFailed uint64
 
 	settledAcked, settledFailed uint64 // delivered, behind the window
 	duplicated, reordered       uint64
@@ -222,9 +233,10 @@ func (l *Lane) advance() {
 	for l.base+64 <= l.next {
 		w, _ := l.word(l.base)
 		gone := l.failed[w] &^ l.delivered[w] &^ l.acked[w]
-		if (l.acked[w]|l.failed[w])&l.delivered[w]|gone != ^uint64(0) || !l.leave(w, gone) {
+		if (l.acked[w]|l.failed[w])&l.delivered[w]|gone != ^uint64(0) {
 			return
 		}
+		l.leave(w, gone)
 	}
 }
 
@@ -233,33 +245,36 @@ func (l *Lane) advance() {
 // word's messages are still on their way.
 func (l *Lane) pass() bool {
 	w, _ := l.word(l.base)
-	if l.top < l.base+64 || l.acked[w]|l.failed[w] != ^uint64(0) || !l.leave(w, ^l.delivered[w]) {
+	if l.top < l.base+64 || l.acked[w]|l.failed[w] != ^uint64(0) {
 		return false
 	}
+	l.leave(w, ^l.delivered[w])
 	l.advance()
 	return true
 }
 
 // leave settles the window's first word, whose messages all have an outcome;
-// those of missing are remembered. False if that are too many.
-func (l *Lane) leave(w int, missing uint64) bool {
-	if missing != 0 {
-		if len(l.late)+bits.OnesCount64(missing) > lateMax {
-			return false
-		}
+// those of missing are remembered, or forgotten.
+func (l *Lane) leave(w int, missing uint64) {
+	lost := missing & l.acked[w]
+	switch n := bits.OnesCount64(missing); {
+	case n == 0:
+	case len(l.late)+n > lateMax:
+		l.forgottenAcked += uint64(bits.OnesCount64(lost))
+		l.forgottenFailed += uint64(bits.OnesCount64(missing &^ lost))
+	default:
 		if l.late == nil {
 			l.late = make(map[uint64]bool)
 		}
 		for m := missing; m != 0; m &= m - 1 {
 			l.late[l.base+uint64(bits.TrailingZeros64(m))] = l.acked[w]&(m&-m) != 0
 		}
-		l.lost += bits.OnesCount64(missing & l.acked[w])
+		l.lost += bits.OnesCount64(lost)
 	}
 	l.settledAcked += uint64(bits.OnesCount64(l.acked[w] &^ missing))
 	l.settledFailed += uint64(bits.OnesCount64(l.failed[w] &^ l.acked[w] &^ missing))
 	l.acked[w], l.failed[w], l.delivered[w] = 0, 0, 0
 	l.base += 64
-	return true
 }
 
 // Counts is the judgement. While a run goes on, what is in flight counts as
@@ -274,9 +289,13 @@ type Counts struct {
 	Duplicated uint64 `json:"duplicated"`
 	Reordered  uint64 `json:"reordered"`
 	Corrupt    uint64 `json:"corrupt"`
-	Foreign    uint64 `json:"foreign"`   // of another run, or no value of loadgen's
-	Phantom    uint64 `json:"phantom"`   // of this run, by a sequence never sent
-	Misplaced  uint64 `json:"misplaced"` // from another partition than sent to
+	// Foreign are of another run, or no value of loadgen's, in a topic that others
+	// may use.
+	Foreign uint64 `json:"foreign"`
+	// Phantom were never sent: of this run by a sequence, a producer or a topic
+	// that it has not, or not of this run, in a topic of its own.
+	Phantom   uint64 `json:"phantom"`
+	Misplaced uint64 `json:"misplaced"` // from another partition than sent to
 
 	// UnackedDelivered were given up or never answered, and arrived. That is
 	// allowed: the answer was lost, not the message.
@@ -297,7 +316,7 @@ func (c Counts) Outstanding() uint64 { return c.Lost + c.Unanswered }
 
 // Counts judges all lanes. It takes each lane's lock for a moment.
 func (t *Tracker) Counts() Counts {
-	c := Counts{Corrupt: t.corrupt.Load(), Foreign: t.foreign.Load(), Misplaced: t.misplaced.Load()}
+	c := Counts{Corrupt: t.corrupt.Load(), Foreign: t.foreign.Load(), Phantom: t.phantom.Load(), Misplaced: t.misplaced.Load()}
 	for i := range t.lanes {
 		t.lanes[i].count(&c)
 	}
@@ -307,8 +326,8 @@ func (t *Tracker) Counts() Counts {
 func (l *Lane) count(c *Counts) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	lost := uint64(l.lost)
-	acked, failed, delivered := l.settledAcked+lost, l.settledFailed+uint64(len(l.late))-lost, l.settledAcked+l.settledFailed
+	lost := uint64(l.lost) + l.forgottenAcked
+	acked, failed, delivered := l.settledAcked+lost, l.settledFailed+uint64(len(l.late)-l.lost)+l.forgottenFailed, l.settledAcked+l.settledFailed
 	unacked := l.settledFailed
 	for w := range l.acked {
 		a, f, d := l.acked[w], l.failed[w], l.delivered[w]

@@ -72,6 +72,8 @@ func TestEachPlantedFaultIsFound(t *testing.T) {
 			with(func(c *Counts) { c.Acked--; c.Delivered--; c.Unanswered++ })},
 		{"corrupt", func(tr *Tracker, l *Lane, seq uint64) { l.Acked(seq); tr.Corrupt() },
 			with(func(c *Counts) { c.Delivered--; c.Lost++; c.Corrupt++ })},
+		{"of nobody", func(tr *Tracker, l *Lane, seq uint64) { l.Acked(seq); l.Delivered(seq); tr.Phantom() },
+			with(func(c *Counts) { c.Phantom++ })},
 		{"foreign", func(tr *Tracker, l *Lane, seq uint64) { l.Acked(seq); l.Delivered(seq); tr.Foreign() },
 			with(func(c *Counts) { c.Foreign++ })},
 		{"misplaced", func(tr *Tracker, l *Lane, seq uint64) { l.Acked(seq); l.Delivered(seq); tr.Misplaced() },
@@ -288,6 +290,34 @@ func TestAgainstOracle(t *testing.T) {
 		if got := tr.Counts(); got != want {
 			t.Fatalf("seed %d:\n%+v, want\n%+v", seed, got, want)
 		}
+	}
+}
+
+// Far more is lost than is remembered: it is counted all the same, and the
+// window goes on.
+func TestALaneThatLosesHalf(t *testing.T) {
+	const n = 10 * lateMax
+	tr := tracker(t, 1, 1, 1024)
+	a := tr.Mark()
+	got := run(t, tr, n, func(l *Lane, seq uint64) bool {
+		switch {
+		case seq%4 < 2:
+			l.Acked(seq)
+		case seq%4 == 2:
+			l.Failed(seq)
+		default:
+			return false
+		}
+		return true
+	})
+	if want := (Counts{Sent: n, Acked: n / 4 * 3, Failed: n / 4, Delivered: n / 4, Lost: n / 2}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if got := tr.Between(a, tr.Mark(), true); got.Lost != n/2 || got.GivenUp != n/4 || got.Messages != n {
+		t.Errorf("span %+v", got)
+	}
+	if l := tr.Lane(0, 0); len(l.late) > lateMax {
+		t.Errorf("%d are remembered", len(l.late))
 	}
 }
 
