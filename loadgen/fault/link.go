@@ -19,12 +19,12 @@ const (
 	// quantumMin is an Ethernet frame.
 	quantumMin = 1500
 	// queueTime is how much the link takes in advance. A goroutine that wakes
-	// late, by a millisecond on an idle machine and ten on a busy one, leaves
+	// late, by a millisecond on an idle machine and tens on a busy one, leaves
 	// the link no gap.
-	queueTime = 20 * time.Millisecond
+	queueTime = 50 * time.Millisecond
 	// catchUp is how late a sender may come all the same and still be on time.
-	// It bounds the burst after a pause.
-	catchUp = 10 * time.Millisecond
+	// It bounds the burst after a pause, and with it the error over a second.
+	catchUp = 40 * time.Millisecond
 )
 
 // quantum is how much may be taken at once.

@@ -2,8 +2,10 @@ package fault
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/portask/portask/loadgen/launch"
@@ -50,7 +52,7 @@ func (s *Server) start(ctx context.Context, listen string) error {
 	defer cancel()
 	b, err := launch.Start(ctx, launch.Options{
 		Binary: s.binary, Data: filepath.Join(s.dir, "data"), Listen: listen,
-		AddrFile: filepath.Join(s.dir, "addr"), LogFile: s.Log(), Args: s.args,
+		AddrFile: filepath.Join(s.dir, "addr"), LogFile: s.Log(), Args: append([]string{"--admin-addr-file", s.adminFile()}, s.args...),
 	})
 	if err == nil {
 		s.broker = b
@@ -58,11 +60,22 @@ func (s *Server) start(ctx context.Context, listen string) error {
 	return err
 }
 
-// Addr is where it serves, PID its process now, Log the file with what it says.
+// Addr is where it serves.
 func (s *Server) Addr() string { return s.broker.Addr() }
 
 // PID of the process that serves.
 func (s *Server) PID() int { return s.broker.PID() }
+
+func (s *Server) adminFile() string { return filepath.Join(s.dir, "admin-addr") }
+
+// Admin is the address of its admin listener now, empty if it has none.
+func (s *Server) Admin() (string, error) {
+	b, err := os.ReadFile(s.adminFile())
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	return strings.TrimSpace(string(b)), err
+}
 
 // Log is the file that its words are appended to.
 func (s *Server) Log() string { return filepath.Join(s.dir, "broker.log") }

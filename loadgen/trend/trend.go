@@ -97,9 +97,10 @@ func spread(x, y []float64, slope float64) float64 {
 	for i := range y {
 		rest[i] = y[i] - slope*x[i]
 	}
-	var mean, own, next float64
-	for _, v := range rest {
+	var mean, own, next, largest float64
+	for i, v := range rest {
 		mean += v / float64(len(rest))
+		largest = max(largest, math.Abs(y[i]))
 	}
 	for i, v := range rest {
 		own += (v - mean) * (v - mean)
@@ -107,8 +108,8 @@ func spread(x, y []float64, slope float64) float64 {
 			next += (v - mean) * (rest[i-1] - mean)
 		}
 	}
-	if own == 0 {
-		return 1
+	if noise := 1e-9 * largest; own <= float64(len(y))*noise*noise {
+		return 1 // a straight line: what is left is rounding
 	}
 	r := min(max(next/own, 0), 0.9)
 	return (1 + r) / (1 - r)

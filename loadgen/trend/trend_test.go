@@ -23,6 +23,9 @@ func TestSlopeIgnoresOutliers(t *testing.T) {
 	if math.Abs(got.Slope-3) > 0.5 || got.Rising > 1e-4 {
 		t.Errorf("%+v, want a slope of 3", got)
 	}
+	if got := Of(series(99, func(i int) float64 { return float64(i) * (1 << 20) / 3 })); got.Rising > 1e-20 {
+		t.Errorf("a straight line: %+v", got)
+	}
 	if got := Of(series(40, func(i int) float64 { return -float64(i) })); got.Slope != -1 || got.Rising < 0.999 {
 		t.Errorf("falling: %+v", got)
 	}
