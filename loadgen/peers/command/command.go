@@ -136,6 +136,8 @@ type compareFlags struct {
 	turns               int
 	duration, warmup    time.Duration
 	seed                uint64
+	calm                float64
+	calmWait            time.Duration
 	set                 []string
 	output              string
 	jsonFile, benchFile string
@@ -172,6 +174,8 @@ A scenario of your own is run as it is, unless --points is given too.
 	fs.DurationVar(&f.duration, "duration", 5*time.Second, "how long each point is measured")
 	fs.DurationVar(&f.warmup, "warmup", time.Second, "beginning of each run that is verified but not measured")
 	fs.Uint64Var(&f.seed, "seed", 1, "of the order within turns")
+	fs.Float64Var(&f.calm, "calm", 0, "wait before each server's start until less than so many processors are in use; 0: do not wait")
+	fs.DurationVar(&f.calmWait, "calm-wait", 2*time.Minute, "how long to wait for calm, in all")
 	fs.StringArrayVar(&f.set, "set", nil, "setting of the scenario, path=value")
 	fs.StringVarP(&f.output, "output", "o", "table", "table, markdown or json, on standard output")
 	fs.StringVar(&f.jsonFile, "json", "", "file for the comparison as JSON")
@@ -192,7 +196,7 @@ func (f *compareFlags) run(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		name = args[0]
 	}
-	o := compare.Options{Unequal: f.unequal, Turns: f.turns, Seed: f.seed}
+	o := compare.Options{Unequal: f.unequal, Turns: f.turns, Seed: f.seed, Calm: f.calm, CalmWait: f.calmWait}
 	var err error
 	if o.Targets, err = f.parseTargets(); err != nil {
 		return err

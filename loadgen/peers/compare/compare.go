@@ -44,6 +44,11 @@ type Options struct {
 	Turns   int
 	// Seed of the order within turns.
 	Seed uint64
+	// Calm: before a target's server is started, Compare waits until all
+	// programs together use less than so many processors, for CalmWait in all;
+	// 0: it does not wait. What a run measures has no part in that.
+	Calm     float64
+	CalmWait time.Duration
 	// Server is how servers are started; its Dir is where their directories are
 	// made and removed.
 	Server server.Options
@@ -82,12 +87,15 @@ type Report struct {
 	Commit  string             `json:"commit,omitempty"`
 	Machine sysmetrics.Machine `json:"machine"`
 	// Load is the machine's load average when it began.
-	Load    float64       `json:"load_average"`
-	Turns   int           `json:"turns"`
-	Seed    uint64        `json:"seed"`
-	Base    string        `json:"base"` // target that ratios are to
-	Unequal bool          `json:"unequal"`
-	Points  []PointReport `json:"points"`
+	Load float64 `json:"load_average"`
+	// Calm as in Options, and the seconds it was waited for.
+	Calm        float64       `json:"calm_cpus,omitempty"`
+	CalmSeconds float64       `json:"calm_wait_s,omitempty"`
+	Turns       int           `json:"turns"`
+	Seed        uint64        `json:"seed"`
+	Base        string        `json:"base"` // target that ratios are to
+	Unequal     bool          `json:"unequal"`
+	Points      []PointReport `json:"points"`
 }
 
 // PointReport is what came of a point.
@@ -179,7 +187,7 @@ func Compare(ctx context.Context, o Options) (*Report, error) {
 	}
 	c := &comparison{o: o, rep: &Report{
 		Schema: Schema, Began: time.Now(), Machine: sysmetrics.ThisMachine(), Turns: o.Turns, Seed: o.Seed,
-		Base: o.Targets[0].String(), Unequal: unequal(o.Targets),
+		Base: o.Targets[0].String(), Unequal: unequal(o.Targets), Calm: o.Calm,
 	}}
 	if h, err := sysmetrics.Host(); err == nil {
 		c.rep.Load = h.Load1
@@ -212,8 +220,36 @@ func unequal(ts []Target) bool {
 }
 
 type comparison struct {
-	o   Options
-	rep *Report
+	o      Options
+	rep    *Report
+	waited time.Duration // for calm
+}
+
+// calm waits for it, as Options say.
+func (c *comparison) calm(ctx context.Context) error {
+	const look = 250 * time.Millisecond
+	for c.o.Calm > 0 && c.waited < c.o.CalmWait {
+		before, err := sysmetrics.Host()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-time.After(look):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		after, err := sysmetrics.Host()
+		if err != nil {
+			return err
+		}
+		length := after.At.Sub(before.At)
+		c.waited += length
+		if float64(after.Busy-before.Busy) < c.o.Calm*float64(length) {
+			break
+		}
+	}
+	c.rep.CalmSeconds = c.waited.Seconds()
+	return nil
 }
 
 func (c *comparison) turns(ctx context.Context) error {
@@ -221,6 +257,9 @@ func (c *comparison) turns(ctx context.Context) error {
 	for turn := 1; turn <= c.o.Turns; turn++ {
 		for order, t := range rnd.Perm(len(c.o.Targets)) {
 			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := c.calm(ctx); err != nil {
 				return err
 			}
 			if err := c.target(ctx, t, turn, order+1); err != nil {

@@ -243,6 +243,32 @@ func TestInterruption(t *testing.T) {
 	}
 }
 
+// Waiting for a calm that does not come ends.
+func TestCalmIsWaitedForInBounds(t *testing.T) {
+	began := time.Now()
+	rep, err := Compare(t.Context(), Options{
+		Targets: targets(t, "nats-jetstream@memory", "nats-jetstream-fast@memory"), Points: []Point{point(t)}, Turns: 1,
+		Server: server.Options{Dir: t.TempDir(), Program: os.Args[0]}, Calm: 1e-12, CalmWait: 300 * time.Millisecond,
+	})
+	if err != nil || rep.CalmSeconds < 0.3 || rep.CalmSeconds > time.Since(began).Seconds() {
+		t.Errorf("waited %.3f s, %v", rep.CalmSeconds, err)
+	}
+}
+
+// Of many invalid runs the first are explained, and the rest counted.
+func TestFaultsAreShort(t *testing.T) {
+	c := Cell{Target: "a@os"}
+	for i := range 9 {
+		c.Runs = append(c.Runs, Run{Turn: i + 1, Invalid: []string{"late", "slow"}})
+	}
+	c.Runs[8].Violations = []string{"lost"}
+	var b bytes.Buffer
+	c.faults(&printer{w: &b}, "- ")
+	if got := b.String(); strings.Count(got, "late; slow") != faultsShown || !strings.Contains(got, "in 6 more turns") || !strings.Contains(got, "turn 9: VIOLATION: lost") {
+		t.Error(got)
+	}
+}
+
 func TestExitStatus(t *testing.T) {
 	good, bad := Run{Values: map[Metric]float64{Rate: 1}}, Run{Invalid: []string{"x"}}
 	saturated, violated := Run{Invalid: []string{"x"}, Saturated: true}, Run{Violations: []string{"x"}}

@@ -120,6 +120,9 @@ func (r *Report) head(p *printer, bullet string) {
 	least, most, share := r.noise()
 	p.f("%swhen      %s, %.0f s; %d turns, order by seed %d\n", bullet, r.Began.UTC().Format("2006-01-02 15:04 UTC"), r.Seconds, r.Turns, r.Seed)
 	p.f("%snoise     other programs used %.2f to %.2f processors during the runs (median %.2f)\n", bullet, least, most, share)
+	if r.Calm > 0 {
+		p.f("%scalm      waited %.0f s in all for less than %.2f processors to be in use before a run\n", bullet, r.CalmSeconds, r.Calm)
+	}
 	if r.Unequal {
 		p.f("%sUNEQUAL   these targets do not promise the same of an answered message\n", bullet)
 	}
@@ -262,14 +265,30 @@ func (p *PointReport) remarks(out *printer, bullet string) {
 			}
 		}
 		out.f("%s%s: %s %s; server: %s; answer: %s%s\n", bullet, c.Target, c.System.System, c.System.Version, c.How, how, settings)
-		for _, r := range c.Runs {
-			for _, v := range r.Violations {
-				out.f("%s%s, turn %d: VIOLATION: %s\n", bullet, c.Target, r.Turn, v)
-			}
-			for _, v := range r.Invalid {
-				out.f("%s%s, turn %d: INVALID: %s\n", bullet, c.Target, r.Turn, v)
+		c.faults(out, bullet)
+	}
+}
+
+// faultsShown of a target at a point are written out.
+const faultsShown = 3
+
+// faults says what was wrong with runs: every violation, and the first few
+// reasons for which runs are invalid.
+func (c *Cell) faults(out *printer, bullet string) {
+	invalid := 0
+	for i := range c.Runs {
+		r := &c.Runs[i]
+		for _, v := range r.Violations {
+			out.f("%s%s, turn %d: VIOLATION: %s\n", bullet, c.Target, r.Turn, v)
+		}
+		if len(r.Invalid) > 0 {
+			if invalid++; invalid <= faultsShown {
+				out.f("%s%s, turn %d: INVALID: %s\n", bullet, c.Target, r.Turn, strings.Join(r.Invalid, "; "))
 			}
 		}
+	}
+	if invalid > faultsShown {
+		out.f("%s%s: INVALID in %d more turns\n", bullet, c.Target, invalid-faultsShown)
 	}
 }
 
