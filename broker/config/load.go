@@ -205,6 +205,8 @@ func (l *loader) walk(table *node, prefix string) {
 			if f.value.kind != kindText {
 				l.bad(Problem{Origin: at, Key: path, Text: f.value.want("a string in quotes").Error()})
 			}
+		case k != nil && l.settings[k].Origin.Layer == LayerFile: // once as a dotted name
+			l.bad(Problem{Origin: at, Key: path, Text: fmt.Sprintf("is there twice, first in line %d", l.settings[k].Origin.Line)})
 		case k != nil:
 			at.Line = max(at.Line, f.value.line)
 			l.set(k, at, path, k.Value.setNode(&f.value))

@@ -50,7 +50,7 @@ func readData(names []string, stdin io.Reader, limit int64) (*data, error) {
 			return nil, err
 		}
 		if b == nil {
-			return nil, fault.New(fault.TooLarge, "read "+name).WithField("--limit").WithLimit(d.bytes+1, limit).
+			return nil, fault.New(fault.TooLarge, "read "+name).WithField("--limit").WithLimit(limit+1, limit).
 				WithDetail("the files hold more than --limit allows; choose a part of them or raise it")
 		}
 		d.files = append(d.files, b)
