@@ -1,14 +1,14 @@
 // Package compare runs one scenario against several systems in turn and says how
 // they compare.
 //
-// In each turn every target is run once, in random order, in a server process of
-// its own that was just started, with an empty directory. Machines drift (this
-// package's reason to be: the same Redis differed by 1.75 times within an hour),
-// so a ratio is made of the two runs of a turn, and the ratios of all turns give
-// an estimate with its interval. Targets are set up to promise the same of an
-// answered message, as each driver says of itself; unequal ones are refused
-// unless that is asked for, and then named. Every message of every run is
-// verified. A run that is invalid gives no number.
+// In each turn every target is run once at each point, targets in random order,
+// each time in a server process of its own that was just started, with an empty
+// directory. Machines drift (the same Redis differed by 1.75 times within an
+// hour), so a ratio is made of the two runs of a turn, and the ratios of all
+// turns give an estimate with its interval. Targets are set up to promise the
+// same of an answered message, as each driver says of itself; unequal ones are
+// refused unless that is asked for, and then named. Every message of every run
+// is verified. A run that is invalid gives no number, but see Run.Late.
 package compare
 
 import (
@@ -256,14 +256,16 @@ func (c *comparison) turns(ctx context.Context) error {
 	rnd := rand.New(rand.NewPCG(c.o.Seed, 0))
 	for turn := 1; turn <= c.o.Turns; turn++ {
 		for order, t := range rnd.Perm(len(c.o.Targets)) {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if err := c.calm(ctx); err != nil {
-				return err
-			}
-			if err := c.target(ctx, t, turn, order+1); err != nil {
-				return err
+			for p := range c.o.Points {
+				if c.rep.Points[p].Cells[t].Unsupported != "" {
+					continue
+				}
+				if err := c.calm(ctx); err != nil {
+					return err
+				}
+				if err := c.target(ctx, t, p, turn, order+1); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -274,9 +276,12 @@ func (c *comparison) turns(ctx context.Context) error {
 // matter: its directory goes as well.
 const stopTimeout = 5 * time.Second
 
-// target runs one target at all points, in a fresh server.
-func (c *comparison) target(ctx context.Context, index, turn, order int) (err error) {
-	t := c.o.Targets[index]
+// target runs one target at one point, in a fresh server.
+func (c *comparison) target(ctx context.Context, index, at, turn, order int) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	t, p := c.o.Targets[index], c.o.Points[at]
 	dir, err := os.MkdirTemp(c.o.Server.Dir, "loadgen-compare-")
 	if err != nil {
 		return err
@@ -298,43 +303,35 @@ func (c *comparison) target(ctx context.Context, index, turn, order int) (err er
 		return err
 	}
 	defer d.Close()
-	x, err := d.Describe(ctx)
-	if err != nil {
+	cell := &c.rep.Points[at].Cells[index]
+	if cell.System, err = d.Describe(ctx); err != nil {
 		return fmt.Errorf("%s: %w", t, err)
 	}
-	for i, p := range c.o.Points {
-		cell := &c.rep.Points[i].Cells[index]
-		cell.System, cell.How = x, s.How
-		if cell.Unsupported != "" || ctx.Err() != nil {
-			continue
+	cell.How = s.How
+	plan := *p.Scenario
+	plan.Producers.Ack = t.setup.ack.String()
+	if err := d.Check(plan.Needs()); err != nil {
+		if driver.AsUnsupported(err) == nil {
+			return fmt.Errorf("%s: %w", t, err)
 		}
-		plan := *p.Scenario
-		plan.Producers.Ack = t.setup.ack.String()
-		if err := d.Check(plan.Needs()); err != nil {
-			if driver.AsUnsupported(err) == nil {
-				return fmt.Errorf("%s: %w", t, err)
-			}
-			cell.Unsupported = strings.ReplaceAll(err.Error(), "\n", "; ")
-			c.event("%s, %s: %s", t, p.Name, cell.Unsupported)
-			continue
-		}
-		run, res, err := c.run(ctx, &plan, d, s.PID())
-		if err != nil {
-			return fmt.Errorf("%s, %s: %w", t, p.Name, err)
-		}
-		run.Point, run.Target, run.Turn, run.Order = p.Name, t.String(), turn, order
-		if res.Interrupted {
-			return ctx.Err()
-		}
-		cell.Runs = append(cell.Runs, run)
-		c.event("turn %d, %s, %s: %s", turn, t, p.Name, run.line())
-		if c.o.OnResult != nil {
-			if err := c.o.OnResult(run, res); err != nil {
-				return err
-			}
-		}
+		cell.Unsupported = strings.ReplaceAll(err.Error(), "\n", "; ")
+		c.event("%s, %s: %s", t, p.Name, cell.Unsupported)
+		return nil
 	}
-	return ctx.Err()
+	run, res, err := c.run(ctx, &plan, d, s.PID())
+	if err != nil {
+		return fmt.Errorf("%s, %s: %w", t, p.Name, err)
+	}
+	if res.Interrupted {
+		return ctx.Err()
+	}
+	run.Point, run.Target, run.Turn, run.Order = p.Name, t.String(), turn, order
+	cell.Runs = append(cell.Runs, run)
+	c.event("turn %d, %s, %s: %s", turn, t, p.Name, run.line())
+	if c.o.OnResult != nil {
+		return c.o.OnResult(run, res)
+	}
+	return nil
 }
 
 func (c *comparison) event(format string, args ...any) {
