@@ -159,16 +159,16 @@ func (x *reader) message(partition uint32, m *message.Message) {
 	if fate := lane.Delivered(h.Sequence); fate != verify.First && fate != verify.Late {
 		return
 	}
-	now := r.clock.Now()
+	now, intended := r.clock.Now(), h.Intended+r.timeline[0]
 	x.now = r.phaseAt(now, x.now)
 	x.delivered[x.now].Add(1)
 	x.bytes[x.now].Add(uint64(len(m.Value)))
-	x.due = r.phaseAt(h.Intended, x.due)
+	x.due = r.phaseAt(intended, x.due)
 	phase := min(x.due, len(r.s.Phases)-1)
-	if i := r.faults.delivered(at, h.Intended, now); i >= 0 {
+	if i := r.faults.delivered(r.lane(h.Producer, at), intended, now); i >= 0 {
 		phase = len(r.s.Phases) + i
 	}
-	x.recorder.record(phase, e2e, now-h.Intended)
+	x.recorder.record(phase, e2e, now-intended)
 }
 
 // sameKey reports whether a message's key is the one its value names.

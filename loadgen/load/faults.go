@@ -12,11 +12,11 @@ import (
 )
 
 // faults tell the messages that the scenario's faults touched from the others.
-// A fault begins with BeginFault. In each partition it lasts until, after
-// EndFault, a message that was due since the beginning is delivered on time:
-// the backlog is worked off. A message belongs to a fault if it was due before
-// that and delivered after the beginning; of two faults, to the first that was
-// not over.
+// A fault begins with BeginFault. In each lane, the messages of one producer to
+// one partition, it lasts until, after EndFault, a message that was due since the
+// beginning is delivered on time: the producer is connected and its backlog is
+// worked off. A message belongs to a fault if it was due before that and
+// delivered after the beginning; of two faults, to the first that was not over.
 //
 // begin and end are called by one goroutine, delivered and touched by all.
 type faults struct {
@@ -28,25 +28,26 @@ type faults struct {
 
 type faultTrack struct {
 	begin, end atomic.Int64   // ns on the run's clock, 0: not yet
-	caught     []atomic.Int64 // by place: intended time of the message that ended it, 0: not yet
-	behind     atomic.Int64   // places that have not caught up
-	over       atomic.Int64   // when the last had, 0: not yet
+	caught     []atomic.Int64 // by lane: intended time of the message that ended it, 0: not yet
+	behind     atomic.Int64   // lanes that have not caught up
+	last       atomic.Int64   // when the last that has did
+	over       atomic.Bool    // all have
 
-	before verify.Mark // stored by begin, before begin is set
-	after  verify.Mark // stored by whoever sets over, before
+	before, ended verify.Mark // stored before begin and end are
+	after         verify.Mark // stored before over is
 }
 
-func (f *faults) prepare(n, places int, onTime time.Duration) {
+func (f *faults) prepare(n, lanes int, onTime time.Duration) {
 	f.onTime, f.all = int64(onTime), make([]faultTrack, n)
 	for i := range f.all {
-		f.all[i].caught = make([]atomic.Int64, places)
-		f.all[i].behind.Store(int64(places))
+		f.all[i].caught = make([]atomic.Int64, lanes)
+		f.all[i].behind.Store(int64(lanes))
 	}
 }
 
 // delivered reports which fault a delivery belongs to, -1 for none, and notes
 // which are over by it.
-func (f *faults) delivered(place int, intended, now int64) int {
+func (f *faults) delivered(lane int, intended, now int64) int {
 	if !f.any.Load() {
 		return -1
 	}
@@ -57,13 +58,15 @@ func (f *faults) delivered(place int, intended, now int64) int {
 		if begin == 0 {
 			continue
 		}
-		caught := x.caught[place].Load()
+		caught := x.caught[lane].Load()
 		if caught == 0 && x.end.Load() != 0 && intended >= begin && now-intended < f.onTime {
 			caught = intended
-			x.caught[place].Store(caught)
+			x.caught[lane].Store(caught)
+			for last := x.last.Load(); now > last && !x.last.CompareAndSwap(last, now); last = x.last.Load() {
+			}
 			if x.behind.Add(-1) == 0 {
 				x.after = f.tracker.Mark()
-				x.over.Store(now)
+				x.over.Store(true)
 			}
 		}
 		if belongs < 0 && (caught == 0 || intended < caught) {
@@ -74,7 +77,7 @@ func (f *faults) delivered(place int, intended, now int64) int {
 }
 
 // touched is delivered for an answer, which ends nothing.
-func (f *faults) touched(place int, intended int64) int {
+func (f *faults) touched(lane int, intended int64) int {
 	if !f.any.Load() {
 		return -1
 	}
@@ -83,7 +86,7 @@ func (f *faults) touched(place int, intended int64) int {
 		if x.begin.Load() == 0 {
 			continue
 		}
-		if caught := x.caught[place].Load(); caught == 0 || intended < caught {
+		if caught := x.caught[lane].Load(); caught == 0 || intended < caught {
 			return i
 		}
 	}
@@ -104,14 +107,18 @@ func (r *Run) BeginFault(i int) {
 }
 
 // EndFault: see BeginFault.
-func (r *Run) EndFault(i int) { r.faults.all[i].end.Store(max(1, r.clock.Now())) }
+func (r *Run) EndFault(i int) {
+	x := &r.faults.all[i]
+	x.ended = r.tracker.Mark()
+	x.end.Store(max(1, r.clock.Now()))
+}
 
 // Fault is what a fault of the scenario did.
 type Fault struct {
 	Kind string  `json:"kind"`
 	At   float64 `json:"at_s"`    // when it began, since the run's first phase did
 	For  float64 `json:"seconds"` // how long it lasted
-	// Recovered: every partition was on time again. Recovery is how long that
+	// Recovered: every partition was on time again, for every producer. Recovery is how long that
 	// took from the fault's end, 0 if it was not reached.
 	Recovered bool    `json:"recovered"`
 	Recovery  float64 `json:"recovery_s"`
@@ -138,25 +145,43 @@ func (r *Run) faultResults() []Fault {
 	var out []Fault
 	for i := range r.faults.all {
 		x := &r.faults.all[i]
-		begin, end, over := x.begin.Load(), x.end.Load(), x.over.Load()
+		begin, end := x.begin.Load(), x.end.Load()
 		if begin == 0 || end == 0 {
 			continue // the run was interrupted before
 		}
 		h := &r.totals[len(r.s.Phases)+i]
 		f := Fault{
-			Kind: r.s.Faults[i].Kind, At: float64(begin-r.timeline[0]) / 1e9, For: float64(end-begin) / 1e9, Recovered: over != 0,
+			Kind: r.s.Faults[i].Kind, At: float64(begin-r.timeline[0]) / 1e9, For: float64(end-begin) / 1e9, Recovered: x.over.Load(),
 			E2E: Summarise(h.E2E), Ack: Summarise(h.Ack),
 		}
 		if f.Recovered {
-			f.Recovery = math.Max(0, float64(over-end)/1e9)
 			f.Of = r.tracker.Between(x.before, x.after, false)
 		} else {
-			f.Of = r.tracker.Between(x.before, r.tracker.Mark(), true)
+			final := r.tracker.Mark()
+			f.Of = r.tracker.Between(x.before, final, true)
+			f.Recovered = x.quiet(final)
+		}
+		if f.Recovered {
+			f.Recovery = math.Max(0, float64(x.last.Load()-end)/1e9)
 		}
 		out = append(out, f)
 	}
 	return out
 }
+
+// quiet reports whether the lanes that have not caught up had nothing to catch
+// up with: nothing was sent after the fault's end, and all has been delivered.
+func (x *faultTrack) quiet(final verify.Mark) bool {
+	for lane := range x.caught {
+		if x.caught[lane].Load() == 0 && !final.Quiet(x.ended, lane) {
+			return false
+		}
+	}
+	return true
+}
+
+// lane is the index of a producer's messages to a place.
+func (r *Run) lane(producer uint32, place int) int { return int(producer)*len(r.places) + place }
 
 // gate holds consumers back. Safe for concurrent use.
 type gate struct {

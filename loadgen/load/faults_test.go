@@ -12,8 +12,8 @@ import (
 	"github.com/portask/portask/loadgen/verify"
 )
 
-// Messages belong to a fault from its beginning until their partition is on
-// time again; of two faults, to the one that was not over.
+// Messages belong to a fault from its beginning until their lane is on time
+// again; of two faults, to the one that was not over.
 func TestFaultsSeparateLatencies(t *testing.T) {
 	tr, err := verify.New(verify.Options{Producers: 1, Partitions: 2})
 	if err != nil {
@@ -22,10 +22,10 @@ func TestFaultsSeparateLatencies(t *testing.T) {
 	f := faults{tracker: tr}
 	const ms = int64(time.Millisecond)
 	f.prepare(2, 2, 50*time.Millisecond)
-	took := func(place int, intended, now int64, want int) {
+	took := func(lane int, intended, now int64, want int) {
 		t.Helper()
-		if got := f.delivered(place, intended*ms, now*ms); got != want {
-			t.Errorf("partition %d, due %d ms, delivered %d ms: fault %d, want %d", place, intended, now, got, want)
+		if got := f.delivered(lane, intended*ms, now*ms); got != want {
+			t.Errorf("lane %d, due %d ms, delivered %d ms: fault %d, want %d", lane, intended, now, got, want)
 		}
 	}
 	begin := func(i int, at int64) {
@@ -44,15 +44,15 @@ func TestFaultsSeparateLatencies(t *testing.T) {
 	took(0, 300, 730, 0)  // backlog of before that
 	took(0, 700, 990, -1) // late, but afterwards
 	took(1, 600, 720, 0)  // the other partition is behind
-	if f.all[0].over.Load() != 0 {
+	if f.all[0].over.Load() {
 		t.Error("over with a partition behind")
 	}
 	if i := f.touched(1, 650*ms); i != 0 {
 		t.Errorf("an answer for the partition behind: fault %d", i)
 	}
 	took(1, 900, 905, -1)
-	if over := f.all[0].over.Load(); over != 905*ms {
-		t.Errorf("over at %d ms", over/ms)
+	if x := &f.all[0]; !x.over.Load() || x.last.Load() != 905*ms {
+		t.Errorf("over %v at %d ms", x.over.Load(), x.last.Load()/ms)
 	}
 	begin(1, 1000)
 	took(0, 1100, 1101, 1)

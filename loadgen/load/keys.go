@@ -8,7 +8,8 @@ import (
 )
 
 // keys draws the keys of a producer's messages, from 1 on: key k with a
-// probability in proportion to k^-skew. Not safe for concurrent use.
+// probability in proportion to k^-skew, or one of the first few, which are hot,
+// with a given one. Not safe for concurrent use.
 //
 // For a skew above 0 it is rejection-inversion (Hörmann and Derflinger, 1996):
 // a constant number of draws, whatever the number of keys and the skew.
@@ -16,12 +17,14 @@ type keys struct {
 	random *rand.Rand
 	n      float64
 	skew   float64
+	hot    uint64  // keys; 0: none
+	share  float64 // of the messages that have one of those
 
 	first, last, squeeze float64 // of the hat's integral
 }
 
 func newKeys(k scenario.Keys, seed uint64, producer int) *keys {
-	x := &keys{random: rand.New(rand.NewPCG(seed, 0x6b657973<<32|uint64(producer))), n: float64(k.Count), skew: k.Skew}
+	x := &keys{random: rand.New(rand.NewPCG(seed, 0x6b657973<<32|uint64(producer))), n: float64(k.Count), skew: k.Skew, hot: uint64(k.Hot), share: k.HotShare}
 	if x.skew > 0 {
 		x.first = x.integral(1.5) - 1
 		x.last = x.integral(x.n + 0.5)
@@ -60,6 +63,12 @@ func log1pratio(t float64) float64 {
 }
 
 func (x *keys) next() uint32 {
+	if x.hot > 0 {
+		if x.random.Float64() < x.share {
+			return 1 + uint32(x.random.Uint64N(x.hot))
+		}
+		return 1 + uint32(x.hot+x.random.Uint64N(uint64(x.n)-x.hot))
+	}
 	if x.skew <= 0 {
 		return 1 + uint32(x.random.Uint64N(uint64(x.n)))
 	}

@@ -34,6 +34,7 @@ type producer struct {
 	value []byte
 	key   [16]byte
 	enc   *payload.Encoder
+	meter *payload.Meter
 	m     message.Message
 
 	sent     []atomic.Uint64 // by phase of the time of sending, and behind the last
@@ -61,7 +62,7 @@ type out struct {
 
 func (r *Run) addProducer(ctx context.Context, i int) error {
 	p := &producer{
-		r: r, index: uint32(i), recorder: r.recorders[i%recorderShards],
+		r: r, index: uint32(i), recorder: r.recorders[i%recorderShards], meter: payload.NewMeter(i, r.s.Producers.Count, r.s.Producers.Batch),
 		sent: make([]atomic.Uint64, len(r.s.Phases)+1), acked: make([]atomic.Uint64, len(r.s.Phases)+1),
 	}
 	x := &r.s.Producers
@@ -164,7 +165,7 @@ func (p *producer) send(ctx context.Context, intended int64, phase int, item pac
 	}
 	s := o.slot()
 	p.value, err = p.enc.Append(p.value[:0], payload.Header{
-		Producer: p.index, Partition: o.first + partition, Sequence: seq, Intended: intended, Size: item.Size, Key: key,
+		Producer: p.index, Partition: o.first + partition, Sequence: seq, Intended: intended - r.timeline[0], Size: item.Size, Key: key,
 	})
 	if err != nil {
 		lane.Failed(seq)
@@ -186,6 +187,7 @@ func (p *producer) send(ctx context.Context, intended int64, phase int, item pac
 		o.slots = append(o.slots, s)
 		return held, err
 	}
+	p.meter.Sent(o.first+partition, p.value)
 	p.last = o
 	return held, nil
 }
@@ -235,7 +237,7 @@ func (s *slot) answered(err error) {
 		s.lane.Acked(s.seq)
 		p.acked[r.phaseAt(now, s.phase)].Add(1)
 		part := s.phase
-		if i := r.faults.touched(s.place, s.intended); i >= 0 {
+		if i := r.faults.touched(r.lane(p.index, s.place), s.intended); i >= 0 {
 			part = len(r.s.Phases) + i
 		}
 		p.recorder.answer(part, now-s.intended, now-s.sent)

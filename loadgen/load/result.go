@@ -75,6 +75,8 @@ type PayloadInfo struct {
 	Describe string `json:"describe"`
 	Size     string `json:"size"` // of values before encoding, as the scenario says; "lines", "empirical"
 	Codec    string `json:"codec"`
+	Keys     string `json:"keys"` // how many and how they are spread
+	// Stats are of what was sent, warm-up included.
 	payload.Stats
 }
 
@@ -175,9 +177,17 @@ func (r *Run) result(used Generator) *Result {
 		Schema: Schema, RunID: fmt.Sprintf("%016x", r.id), Began: r.began,
 		Scenario: s.Name, Hash: s.Hash(), Resolved: string(s.YAML()),
 		System: r.system, Loop: s.Loop, Ack: s.Producers.Ack, Producers: len(r.producers), Consumers: len(r.consumers), Partitions: len(r.places),
-		Payload: PayloadInfo{Source: s.Payload.Source, Describe: r.describe, Size: sizes(&s.Payload), Codec: s.Producers.Codec, Stats: r.stats},
+		Payload: PayloadInfo{Source: s.Payload.Source, Describe: r.describe, Size: sizes(&s.Payload), Codec: s.Producers.Codec, Keys: keysInWords(&s.Keys)},
 		Counts:  r.tracker.Counts(), OffsetsBack: r.offsetsBack.Load(), Generator: used,
 		Faults: r.faultResults(),
+	}
+	var meters []*payload.Meter
+	for _, p := range r.producers {
+		meters = append(meters, p.meter)
+	}
+	var err error
+	if res.Payload.Stats, err = payload.Summarise(meters); err != nil {
+		r.note(err)
 	}
 	res.Durability, _ = r.system.Gives(s.Producers.AckLevel())
 	for i := range r.topics {
@@ -212,6 +222,19 @@ func sizes(p *scenario.Payload) string {
 		return p.Distribution + ":" + p.Size
 	}
 	return p.Size
+}
+
+// keysInWords says how keys are spread.
+func keysInWords(k *scenario.Keys) string {
+	switch {
+	case k.Count == 0:
+		return "none"
+	case k.Hot > 0:
+		return fmt.Sprintf("%d, %g %% of the messages have one of %d", k.Count, 100*k.HotShare, k.Hot)
+	case k.Skew > 0:
+		return fmt.Sprintf("%d, Zipf %g", k.Count, k.Skew)
+	}
+	return fmt.Sprintf("%d, each as likely", k.Count)
 }
 
 func (r *Run) wire() Wire {

@@ -31,7 +31,6 @@ type Run struct {
 
 	source   *payload.Source
 	describe string // of the payloads
-	stats    payload.Stats
 	target   *target
 	system   driver.Description
 
@@ -117,9 +116,6 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 	if r.source, r.describe, err = r.cfg.source(ctx, r.id); err != nil {
 		return err
 	}
-	if r.stats, err = r.source.Stats(r.s.Producers.Encoding()); err != nil {
-		return err
-	}
 	if trace {
 		r.source.AllowSizes()
 	}
@@ -141,7 +137,7 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	r.faults.tracker = r.tracker
-	r.faults.prepare(len(r.s.Faults), len(r.places), r.s.Limits.OnTime)
+	r.faults.prepare(len(r.s.Faults), r.s.Producers.Count*len(r.places), r.s.Limits.OnTime)
 	if r.cfg.TargetPID != 0 {
 		if r.target, err = newTarget(r.cfg.TargetPID); err != nil {
 			return err

@@ -128,6 +128,37 @@ func TestKeySkew(t *testing.T) {
 	}
 }
 
+func TestHotKeys(t *testing.T) {
+	const draws = 100_000
+	k := newKeys(scenario.Keys{Count: 1000, Hot: 10, HotShare: 0.8}, 1, 0)
+	var got [1001]int
+	for range draws {
+		got[k.next()]++
+	}
+	hot := 0
+	for i, n := range got[1:] {
+		want := draws * 0.2 / 990
+		if i < 10 {
+			hot += n
+			want = draws * 0.8 / 10
+		}
+		if math.Abs(float64(n)-want) > 6*math.Sqrt(want) {
+			t.Errorf("key %d was drawn %d times, want %.0f", i+1, n, want)
+		}
+	}
+	if math.Abs(float64(hot)/draws-0.8) > 0.01 || got[0] != 0 {
+		t.Errorf("hot keys were drawn %d times of %d", hot, draws)
+	}
+	for _, share := range []float64{0, 1} {
+		k := newKeys(scenario.Keys{Count: 3, Hot: 2, HotShare: share}, 1, 0)
+		for range 1000 {
+			if key := k.next(); (key <= 2) != (share == 1) || key < 1 || key > 3 {
+				t.Fatalf("share %v: key %d", share, key)
+			}
+		}
+	}
+}
+
 func TestPhaseAt(t *testing.T) {
 	r := &Run{timeline: []int64{100, 200, 300, 400}}
 	for hint := range 4 {

@@ -130,38 +130,3 @@ func TestSizesOfTheCaller(t *testing.T) {
 		}
 	}
 }
-
-func TestStats(t *testing.T) {
-	random := make([]byte, 1<<20)
-	x := uint64(1)
-	for i := range random {
-		x = x*6364136223846793005 + 1442695040888963407
-		random[i] = byte(x >> 56)
-	}
-	noise, err := New(1, 1, 1024, 1024, [][]byte{random})
-	if err != nil {
-		t.Fatal(err)
-	}
-	zeros, err := New(1, 1, 1024, 1024, [][]byte{make([]byte, 1000)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := noise.Stats(message.Raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := zeros.Stats(message.Raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a.Entropy < 7.8 || a.Zstd1 > 1.05 || a.MeanBytes != 1024 {
-		t.Errorf("noise: %+v", a)
-	}
-	if b.Entropy > 1 || b.Zstd1 < 20 {
-		t.Errorf("zeros: %+v", b)
-	}
-	c, err := noise.Stats(message.JSON)
-	if err != nil || c.MeanBytes < 1300 || c.Entropy > 6.5 {
-		t.Errorf("noise in JSON: %+v, %v", c, err)
-	}
-}

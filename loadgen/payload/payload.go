@@ -13,7 +13,8 @@
 //	└────────┴────────┴────────┴──────────┴───────────┴──────────┴────────────┴──────┴────────┴──────
 //
 // All little-endian. The CRC32C covers everything behind it, bytes 8 to size.
-// intended is the time at which the message was due, on the run's own clock.
+// intended is the time at which the message was due, since the run's first phase
+// began: the same scenario, seed and run id are the same bytes.
 // Sequences count from 0 for each producer and partition; partitions of several
 // topics are counted through. key names the message's key, 0 if it has none.
 package payload
@@ -51,7 +52,7 @@ type Header struct {
 	Producer  uint32
 	Partition uint32
 	Sequence  uint64
-	Intended  int64 // ns on the run's clock
+	Intended  int64 // ns since the run began
 	// Size of the whole value if the source takes sizes (AllowSizes), 0: the
 	// source's own choice.
 	Size uint32

@@ -61,17 +61,25 @@ type SizeWeight struct {
 	Weight float64
 }
 
-// sizeWeightsMax bounds an empirical distribution.
-const sizeWeightsMax = 10_000
+// sizeWeightsMax bounds an empirical distribution, sizesLinesMax the lines of
+// its file, comments and empty ones included.
+const (
+	sizeWeightsMax = 10_000
+	sizesLinesMax  = 100_000
+)
 
 // ReadSizes reads an empirical distribution: lines of size and weight,
-// separated by a comma; those that begin with # are comments. An error names
-// the line.
+// separated by a comma, at most 10,000; those that begin with # are comments. An
+// error names the line.
 func ReadSizes(r io.Reader) ([]SizeWeight, error) {
 	in := bufio.NewScanner(r)
 	var all []SizeWeight
 	total := 0.0
-	for n := 1; in.Scan(); n++ {
+	n := 1
+	for ; in.Scan(); n++ {
+		if n > sizesLinesMax {
+			return nil, fmt.Errorf("line %d: more than %d lines", n, sizesLinesMax)
+		}
 		text := strings.TrimSpace(in.Text())
 		if text == "" || text[0] == '#' {
 			continue
@@ -88,8 +96,8 @@ func ReadSizes(r io.Reader) ([]SizeWeight, error) {
 		total += w
 		all = append(all, SizeWeight{max(b, HeaderBytes), w})
 	}
-	if err := in.Err(); err != nil {
-		return nil, err
+	if err := in.Err(); err != nil { // a line of more than 64 KiB, for one
+		return nil, fmt.Errorf("line %d: %w", n, err)
 	}
 	if total <= 0 {
 		return nil, errors.New("no size has a weight")

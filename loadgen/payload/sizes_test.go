@@ -70,7 +70,8 @@ func TestEmpiricalSizes(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"": "no size has a weight", "1,0\n": "no size has a weight", "5\n": "line 1", "x,1\n": "line 1", "1,1\n2,-1\n": "line 2", "99999999,1\n": "line 1",
-		strings.Repeat("1,1\n", sizeWeightsMax+1): "more than",
+		strings.Repeat("1,1\n", sizeWeightsMax+1): "line 10001: more than", strings.Repeat("#\n", sizesLinesMax+1): "line 100001: more than",
+		"1,1\n#" + strings.Repeat("x", 70_000): "line 2", "1,NaN\n": "line 1", "1,Inf\n": "line 1", "1,1e13\n": "line 1",
 	} {
 		if _, err := ReadSizes(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.20q: %v, want %q", text, err, want)

@@ -49,7 +49,7 @@ func Markdown(w io.Writer, d *Document) error {
 	}
 	d.markdownFates(p)
 	pl := &d.Payload
-	p("\n## Environment\n\n| | |\n| --- | --- |\n| payload | %s; %s of %.0f B in the mean, %.2f bits a byte, zstd-1 %.2f : 1 |\n", md(pl.Describe), pl.Codec, pl.MeanBytes, pl.Entropy, pl.Zstd1)
+	p("\n## Environment\n\n| | |\n| --- | --- |\n| payload | %s; %s of %s |\n", md(pl.Describe), pl.Codec, pl.Stats)
 	p("| compression | %.2f : 1, %.1f messages a batch |\n", d.Wire.Compression, d.Wire.MessagesPerBatch)
 	if u := d.Target; u != nil {
 		p("| target's process | %.2f CPU s per million messages, RSS at most %s |\n", u.CPUPerMillion, figure.Bytes(float64(u.RSSMaxBytes)))

@@ -24,7 +24,10 @@ func Table(w io.Writer, res *load.Result) error {
 	t.row("target", "%s %s, %d topics, %d partitions, ack %s (survives: %s), visibility %s", res.System.System, res.System.Version, len(res.Topics), res.Partitions, res.Ack, res.Durability, res.Visibility)
 	t.row("clients", "%d producers, %d consumers", res.Producers, res.Consumers)
 	p := &res.Payload
-	t.row("payload", "%s; %s of %.0f B in the mean, %.2f bits a byte, zstd-1 %.2f : 1", p.Describe, p.Codec, p.MeanBytes, p.Entropy, p.Zstd1)
+	t.row("payload", "%s; %s of %s", p.Describe, p.Codec, p.Stats)
+	if p.Keys != "" && p.Keys != "none" {
+		t.row("keys", "%s", p.Keys)
+	}
 	t.counts(res)
 	if m := res.Measured; m != nil {
 		t.phase(res, &m.Total)

@@ -35,6 +35,9 @@ func (s *Scenario) check(src *source) {
 	if s.Consumers.Count > s.Partitions() && !existing && s.Consumers.Delivery != string(driver.Queue) {
 		src.bad("consumers.count", "%d consumers for %d partitions: want at most one each", s.Consumers.Count, s.Partitions())
 	}
+	if k := &s.Keys; k.Count > 0 && k.Hot >= k.Count {
+		src.bad("keys.hot", "%d of %d keys: want fewer than all", k.Hot, k.Count)
+	}
 	if s.Payload.Source == "" {
 		src.bad("payload.source", "is empty")
 	}

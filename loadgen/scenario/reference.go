@@ -59,9 +59,9 @@ follow one another without a gap.
 
 Faults of the network happen in a proxy on the loopback interface, which the clients are given as the target's address;
 those of the process need a target that loadgen started (` + "`--start-broker`" + `). Everything is verified across them. A
-partition has recovered when, after the fault's end, a message is delivered within ` + "`limits.on_time`" + `; the result tells how
-long that took for the last of them, and what became of the messages sent until then, which are left out of the phases'
-latencies.
+partition has recovered when, after the fault's end, a message of each producer is delivered within ` + "`limits.on_time`" + `; the
+result tells how long that took for the last of them, and what became of the messages sent until then, which are left out
+of the phases' latencies.
 
 | kind | what happens |
 | --- | --- |
@@ -87,8 +87,10 @@ needed is said: descriptors of both processes and of the machine, tracked connec
 
 A value is a header of 48 bytes, by which it is recognised, and a body from the source; with a codec other than raw both
 are encoded as one document. The same seed gives the same values, and every byte of what arrives is compared. With every
-result stand the mean size, the entropy of single bytes and the ratio at which zstd level 1 compresses 64 KiB of values:
-a broker that compresses is measured by what it is given.
+result stands what was sent: sizes, the entropy of single bytes, and the ratios at which zstd level 1 compresses batches of
+these values and each value by itself, from samples of whole batches spread over the run. A broker that compresses is
+measured by what it is given. ` + "`entropy:0.3`" + ` is a dial: 30 % of each KiB are random bytes and the rest zeros, so that 0 is all
+but nothing and 1 cannot be compressed.
 
 ## Traces
 

@@ -153,6 +153,10 @@ func (p *Payload) SizeRange() (lo, hi int) {
 type Keys struct {
 	Count int     // of different keys; 0: no keys
 	Skew  float64 // exponent of Zipf's law; 0: all keys are as likely
+	// Hot keys share HotShare of the messages evenly, the others the rest; 0: no
+	// key is hot. Excludes Skew.
+	Hot      int
+	HotShare float64
 }
 
 // Phase is a stretch of the run.
@@ -204,6 +208,7 @@ func Default() *Scenario {
 		Producers: Producers{Count: 2, Ack: "durable", Batch: 64 << 10, Linger: -1, Compression: "never", Codec: "raw", InFlight: 4096},
 		Consumers: Consumers{Count: 2, Delivery: string(driver.Stream)},
 		Payload:   Payload{Source: "random", Split: SplitSize, Distribution: "uniform", Size: "1KiB"},
+		Keys:      Keys{HotShare: 0.9},
 		Limits:    Limits{Drain: 15 * time.Second, Window: 4 << 20, Quantum: 50 * time.Microsecond, OnTime: 50 * time.Millisecond},
 	}
 	s.Topics = []Topic{defaultTopic()}

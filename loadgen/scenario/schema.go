@@ -138,7 +138,9 @@ func (p *Payload) table() []entry {
 func (k *Keys) table() []entry {
 	return []entry{
 		{name: "count", doc: "Different keys; 0: messages have none and go to the partitions in turn.", v: intValue{&k.Count, 0, 100_000_000}},
-		{name: "skew", doc: "Exponent of Zipf's law; 0: every key is as likely, 0.99: as in many caches.", v: floatValue{&k.Skew, 0, 3, ""}, only: func() bool { return k.Count > 0 }, when: "keys"},
+		{name: "skew", doc: "Exponent of Zipf's law; 0: every key is as likely, 0.99: as in many caches.", v: floatValue{&k.Skew, 0, 3, ""}, only: func() bool { return k.Count > 0 && k.Hot == 0 }, when: "keys, none of which is hot"},
+		{name: "hot", doc: "So many of the keys are hot; 0: none.", v: intValue{&k.Hot, 0, 100_000_000}, only: func() bool { return k.Count > 0 && k.Skew == 0 }, when: "keys without skew"},
+		{name: "hot_share", doc: "Share of the messages that have one of the hot keys, each as likely; the other keys share the rest.", v: floatValue{&k.HotShare, 0, 1, ""}, only: func() bool { return k.Count > 0 && k.Skew == 0 && k.Hot > 0 }, when: "hot keys"},
 	}
 }
 
@@ -195,7 +197,7 @@ func (l *Limits) table() []entry {
 		{name: "drain", doc: "How long to wait at the end, without any progress, for what is outstanding.", v: durationValue{at: &l.Drain, min: 10 * time.Millisecond, max: time.Hour}},
 		{name: "window", doc: "Messages of a producer in a partition that may be unsettled (not acknowledged or not delivered) before the generator waits. Each costs three bits.", v: intValue{&l.Window, 64, 1 << 30}},
 		{name: "quantum", doc: "Shortest sleep of the pacer: what falls due meanwhile leaves together, each with its own intended time.", v: durationValue{at: &l.Quantum, max: 10 * time.Millisecond}},
-		{name: "on_time", doc: "A partition has recovered from a fault when a message is delivered so soon after its intended time.", v: durationValue{at: &l.OnTime, min: time.Millisecond, max: 10 * time.Minute}},
+		{name: "on_time", doc: "A partition has recovered from a fault when a message of each producer is delivered so soon after its intended time.", v: durationValue{at: &l.OnTime, min: time.Millisecond, max: 10 * time.Minute}},
 	}
 }
 
