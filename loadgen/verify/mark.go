@@ -75,6 +75,14 @@ func (t *Tracker) Between(a, b Mark, open bool) Span {
 	return s
 }
 
+// Quiet reports whether, since the earlier Mark, nothing was sent in a lane, and
+// whether the newest message had been delivered at m. Lanes count producer by
+// producer.
+func (m Mark) Quiet(since Mark, lane int) bool {
+	x := &m.lanes[lane]
+	return x.next == since.lanes[lane].next && x.top == x.next
+}
+
 // lostIn counts the messages of [from, end) that were acknowledged and not
 // delivered.
 func (l *Lane) lostIn(from, end uint64) (n uint64) {

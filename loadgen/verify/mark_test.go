@@ -53,6 +53,9 @@ func TestSpans(t *testing.T) {
 	if all.Messages != counts.Sent || all.Lost != counts.Lost || all.GivenUp != counts.Failed || all.Duplicated != counts.Duplicated || all.Corrupt != counts.Corrupt {
 		t.Errorf("all %+v, counts %+v", all, counts)
 	}
+	if !c.Quiet(c, 0) || c.Quiet(b, 0) || c.Quiet(c, 1) != (c.lanes[1].top == c.lanes[1].next) {
+		t.Error("quiet lanes")
+	}
 	// On its way at the first mark: delivered in the span.
 	l := tr.Lane(0, 1)
 	seq, _ := l.Send()
