@@ -64,6 +64,15 @@ func (t *targetFlags) rig(ctx context.Context, p *Program, s *scenario.Scenario,
 	return g, nil
 }
 
+// admin is the admin listener to be asked: the one that was named, or that of a
+// broker of loadgen's own.
+func (g *rig) admin(named string) (string, error) {
+	if named != "" || g.stage.Server == nil {
+		return named, nil
+	}
+	return g.stage.Server.Admin()
+}
+
 // config is what a run of s needs of the rig.
 func (g *rig) config(s *scenario.Scenario) load.Config {
 	c := load.Config{Scenario: s, Driver: g.driver, TargetPID: g.pid}

@@ -188,6 +188,9 @@ func (f *runFlags) run(ctx context.Context, p *Program, s *scenario.Scenario, st
 		return err
 	}
 	defer func() { err = errors.Join(err, g.close(err)) }()
+	if f.admin, err = g.admin(f.admin); err != nil {
+		return err
+	}
 	cfg := g.config(s)
 	cfg.Keep = f.keep
 	cfg.Progress = screen.Update

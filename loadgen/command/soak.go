@@ -98,10 +98,8 @@ func (f *soakFlags) run(ctx context.Context, p *Program, s *scenario.Scenario, o
 	if note != "" {
 		screen.Event(note)
 	}
-	if f.admin == "" && g.stage.Server != nil {
-		if f.admin, err = g.stage.Server.Admin(); err != nil {
-			return err
-		}
+	if f.admin, err = g.admin(f.admin); err != nil {
+		return err
 	}
 	var poll *soak.Poller
 	if f.admin != "" {
