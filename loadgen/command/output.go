@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -43,7 +44,7 @@ func (f *outputFlags) add(fs *pflag.FlagSet) {
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "no progress")
 	fs.BoolVar(&f.plain, "plain", false, "progress as a line a second, also on a terminal")
 	fs.StringVar(&f.admin, "admin", "", "admin listener of the broker, host:port: what it does each second; with --out also profiles at steady state, and a trace when an objective is breached")
-	fs.DurationVar(&f.profile, "profile", 5*time.Second, "length of the CPU profile at steady state, at most half of the longest measured phase; 0: none")
+	fs.DurationVar(&f.profile, "profile", 5*time.Second, "length of the CPU profile at steady state, at most a quarter of the longest measured phase; 0: none")
 }
 
 // check says what is wrong before anything is started.
@@ -185,17 +186,25 @@ func reportCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "report DIR | FILE",
 		Short: "Make the reports of a run again, from its directory or result.json",
-		Long: `Make the reports of a run again, from its directory (run --out) or a result.json.
+		Long: `Make the reports of a run again, from its directory (run --out) or a result.json; or the page of a search (search --out).
 
 Without --format it writes intervals.csv, bench.txt, report.html, report.md and scenario.yaml, beside the result or into
 --out. With --format it writes one of them on standard output. The exit status is that of the run.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			w := cmd.OutOrStdout()
+			if to := cmp.Or(out, args[0]); format == "" {
+				if _, found, err := folder.RenderSearch(args[0], to); found {
+					if err == nil {
+						fmt.Fprintln(w, filepath.Join(to, folder.Page))
+					}
+					return err
+				}
+			}
 			d, in, err := folder.Open(args[0])
 			if err != nil {
 				return err
 			}
-			w := cmd.OutOrStdout()
 			switch format {
 			case "":
 				if out == "" {

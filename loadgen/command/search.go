@@ -11,7 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portask/portask/loadgen/evidence"
 	"github.com/portask/portask/loadgen/load"
+	"github.com/portask/portask/loadgen/report/folder"
 	"github.com/portask/portask/loadgen/scenario"
 	"github.com/portask/portask/loadgen/search"
 )
@@ -25,6 +27,7 @@ type searchFlags struct {
 	latency  string
 	probe    time.Duration
 	jsonFile string
+	dir      string
 	quiet    bool
 }
 
@@ -72,6 +75,7 @@ rate is sustained; 4: a message was lost, duplicated, reordered or corrupt.`,
 	fs.IntVar(&f.options.ProbesMax, "probes", 60, "most probes")
 	fs.DurationVar(&f.probe, "probe", 5*time.Second, "measured part of a probe; --warmup comes before it")
 	fs.StringVar(&f.jsonFile, "json", "", "file for the result as JSON")
+	fs.StringVar(&f.dir, "out", "", "directory for search.json and report.html, with the hockey stick")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "no progress")
 	return c
 }
@@ -136,6 +140,11 @@ func (f *searchFlags) run(ctx context.Context, p *Program, s *scenario.Scenario,
 			return enc.Encode(res)
 		})
 		if err != nil {
+			return err
+		}
+	}
+	if f.dir != "" {
+		if err := folder.FinishSearch(f.dir, res, evidence.Describe(p.Version)); err != nil {
 			return err
 		}
 	}

@@ -26,7 +26,7 @@ type Options struct {
 	// Scenario says when the run is steady, and what is a breach.
 	Scenario *scenario.Scenario
 	// Profile is how long the CPU profile at steady state takes: whole seconds,
-	// at most half of the phase; 0: 5 s; below 0: none.
+	// at most a quarter of the phase; 0: 5 s; below 0: none.
 	Profile time.Duration
 
 	every time.Duration // between samples; for tests
@@ -130,9 +130,9 @@ func (c *Collector) plan() {
 	if want == 0 {
 		want = profileDefault
 	}
-	c.profileFor = min(want, length/2, profileMax).Truncate(time.Second)
+	c.profileFor = min(want, length/4, profileMax).Truncate(time.Second)
 	if c.profileFor <= 0 {
-		c.note("no profiles: the longest measured phase, %v, has no steady half of a second or more", length)
+		c.note("no profiles: the longest measured phase, %v, has no quarter of a second or more", length)
 		return
 	}
 	c.profileAt = at
@@ -252,21 +252,18 @@ func metric(l *load.Latencies, name string) int64 {
 	return map[string]int64{"p50": q.P50, "p90": q.P90, "p99": q.P99, "p99_9": q.P999, "max": q.Max}[quantile]
 }
 
-// profile takes CPU, mutex and block over the same seconds, then heap and
-// goroutines.
+// profile takes one after another: a broker records one at a time.
 func (c *Collector) profile() {
 	c.taking.Lock()
 	defer c.taking.Unlock()
 	query := fmt.Sprintf("?seconds=%d", int(c.profileFor.Seconds()))
-	var all sync.WaitGroup
 	for _, p := range [][3]string{
 		{"cpu.pb.gz", "/debug/pprof/profile" + query, "CPU profile"},
 		{"mutex.pb.gz", "/debug/pprof/mutex" + query, "contended mutexes"},
 		{"block.pb.gz", "/debug/pprof/block" + query, "blocked goroutines"},
 	} {
-		all.Go(func() { c.save(p[0], p[1], p[2], profileBytes, c.profileFor+answerTimeout) })
+		c.save(p[0], p[1], p[2], profileBytes, c.profileFor+answerTimeout)
 	}
-	all.Wait()
 	c.save("heap.pb.gz", "/debug/pprof/heap", "live heap and allocations", profileBytes, answerTimeout)
 	c.save("goroutine.pb.gz", "/debug/pprof/goroutine", "goroutines", profileBytes, answerTimeout)
 }
@@ -290,13 +287,15 @@ func (c *Collector) metrics(when string) {
 // save notes the file, or why there is none. One that is refused because
 // another is being taken is asked for again for a while.
 func (c *Collector) save(name, path, what string, most int64, timeout time.Duration) {
-	begin := time.Now()
+	asked := time.Now()
+	begin := asked
 	n, err := c.admin.save(c.ctx, path, filepath.Join(c.o.Dir, name), most, timeout)
-	for busy := (*busyError)(nil); errors.As(err, &busy) && time.Since(begin) < answerTimeout; {
+	for busy := (*busyError)(nil); errors.As(err, &busy) && c.ctx.Err() == nil && time.Since(asked) < answerTimeout; {
 		select {
 		case <-c.ctx.Done():
 		case <-time.After(250 * time.Millisecond):
 		}
+		begin = time.Now()
 		n, err = c.admin.save(c.ctx, path, filepath.Join(c.o.Dir, name), most, timeout)
 	}
 	c.mu.Lock()
@@ -330,7 +329,7 @@ func (c *Collector) noteLocked(format string, args ...any) {
 }
 
 // Stop ends sampling, waits for what is being taken, at most ten seconds longer
-// than a profile lasts, and returns the evidence. began is when the run's first
+// than one profile lasts, and returns the evidence. began is when the run's first
 // phase did. It is called once.
 func (c *Collector) Stop(began time.Time) *Evidence {
 	close(c.stop)

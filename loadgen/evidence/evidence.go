@@ -44,8 +44,9 @@ type Sample struct {
 	Threads    int     `json:"threads"`
 	Goroutines int     `json:"goroutines"`
 
-	// Bytes a second: of the process where it is known (disk on this machine,
-	// sockets from the broker), else of the broker's device.
+	// Bytes a second: of the device that the broker's data are on, which others
+	// may use too; of the broker's sockets where it tells, else of the machine,
+	// loopback left out.
 	DiskRead  float64 `json:"disk_read_per_s"`
 	DiskWrite float64 `json:"disk_write_per_s"`
 	NetIn     float64 `json:"net_in_per_s"`

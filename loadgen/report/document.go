@@ -19,29 +19,6 @@ type Document struct {
 	Labels      map[string]string     `json:"labels,omitempty"`
 	Environment *evidence.Environment `json:"environment,omitempty"`
 	Evidence    *evidence.Evidence    `json:"evidence,omitempty"`
-	// Search is how the highest rate was found, if the run came of a search.
-	Search *Search `json:"search,omitempty"`
-}
-
-// Search is what a search for the highest sustainable rate tried, in order.
-type Search struct {
-	Objective string `json:"objective"`
-	// Rate is the highest at which a probe passed, 0 if none did; the limit lies
-	// less than Resolution above it. Messages a second.
-	Rate       float64 `json:"rate_per_s"`
-	Resolution float64 `json:"resolution_per_s"`
-	Probes     []Probe `json:"probes"`
-}
-
-// Probe is one try.
-type Probe struct {
-	Offered   float64 `json:"offered_per_s"`
-	Delivered float64 `json:"delivered_per_s"`
-	P50       int64   `json:"p50_ns"` // end to end
-	P99       int64   `json:"p99_ns"`
-	P999      int64   `json:"p99_9_ns"`
-	Passed    bool    `json:"passed"`
-	Why       string  `json:"why,omitempty"` // it did not
 }
 
 // documentBytes bounds a result.json: 1800 intervals take 3 MiB.

@@ -1,17 +1,14 @@
 package html
 
 import (
-	"cmp"
 	"fmt"
 	"html/template"
 	"math"
-	"slices"
 	"strings"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/portask/portask/loadgen/load"
-	"github.com/portask/portask/loadgen/report"
 	"github.com/portask/portask/loadgen/report/figure"
 	"github.com/portask/portask/loadgen/report/plot"
 	"github.com/portask/portask/loadgen/scenario"
@@ -42,23 +39,23 @@ const (
 	narrowHeight                      = 240
 )
 
-// figureOf draws a chart w by h px large for wide windows.
-func figureOf(c *plot.Chart, title, text string, w, h int) chartFigure {
-	return chartFigure{Title: title, Text: text, Wide: template.HTML(c.SVG(w, h)), Narrow: template.HTML(c.SVG(narrowWidth, narrowHeight))} // SVG escapes its texts
+// pending is a chart that is drawn when it is known how many there are.
+type pending struct {
+	c           *plot.Chart
+	title, text string
 }
 
-// add draws the chart. Time charts, which share one axis, have a key.
+// add takes a chart; key and unit are for the script, which knows those with a
+// time axis; empty: it leaves this one alone.
 func (v *view) add(c *plot.Chart, key, unit, title, text string, full bool) {
 	c.Title, c.Data = title+". "+text, key
-	w, h := wideWidth, wideHeight
 	if full {
-		w, h = fullWidth, fullHeight
-	}
-	f := figureOf(c, title, text, w, h)
-	if full {
-		v.Main = append(v.Main, f)
+		v.full = append(v.full, pending{c, title, text})
 	} else {
-		v.Figures = append(v.Figures, f)
+		v.half = append(v.half, pending{c, title, text})
+	}
+	if key == "" {
+		return
 	}
 	d := &chartData{Unit: unit}
 	for i := range c.Lines {
@@ -76,6 +73,23 @@ func (v *view) add(c *plot.Chart, key, unit, title, text string, full bool) {
 		d.Lines = append(d.Lines, s)
 	}
 	v.data[key] = d
+}
+
+// draw draws all charts. Of an odd number in two columns the first takes both.
+func (v *view) draw() {
+	full := v.full
+	if len(v.half)%2 == 1 {
+		full, v.half = append(full, v.half[0]), v.half[1:]
+	}
+	figure := func(p pending, w, h int) chartFigure {
+		return chartFigure{Title: p.title, Text: p.text, Wide: template.HTML(p.c.SVG(w, h)), Narrow: template.HTML(p.c.SVG(narrowWidth, narrowHeight))} // SVG escapes its texts
+	}
+	for _, p := range full {
+		v.Main = append(v.Main, figure(p, fullWidth, fullHeight))
+	}
+	for _, p := range v.half {
+		v.Figures = append(v.Figures, figure(p, wideWidth, wideHeight))
+	}
 }
 
 // rounded keeps four digits: the script shows three.
@@ -161,7 +175,7 @@ func (v *view) charts(m *load.Measured, s *scenario.Scenario, o Options) {
 		end = all[n-1].at
 	}
 	bands := v.bands(m)
-	time := plot.Axis{Min: 0, Max: max(end, 1e-3), Label: seconds(end), Title: "time"}
+	time := plot.Axis{Min: 0, Max: max(end, 1e-3), Label: seconds(end)}
 	chart := func(y plot.Axis, lines ...plot.Line) *plot.Chart {
 		return &plot.Chart{X: time, Y: y, Bands: bands, Lines: lines}
 	}
@@ -186,6 +200,9 @@ func (v *view) charts(m *load.Measured, s *scenario.Scenario, o Options) {
 		text = "Service time: from sending until delivery. It says nothing about a load that does not wait."
 	}
 	v.add(c, "latency", "ns", "Latency over time", text, true)
+	if o.Heat != nil {
+		v.heat(o.Heat, time, bands)
+	}
 
 	v.percentiles(m)
 
@@ -221,7 +238,7 @@ func (v *view) charts(m *load.Measured, s *scenario.Scenario, o Options) {
 		memory = append(memory, plot.Line{Name: "Go heap", Class: "s3", Dash: "5 3", X: x, Y: y})
 	}
 	if len(memory) > 0 {
-		v.add(chart(plot.Axis{Label: figure.Bytes}, memory...), "memory", "B", "Memory of the target", "Resident set, and objects on the heap where the broker tells.", false)
+		v.add(chart(plot.Axis{Label: figure.Bytes, Binary: true}, memory...), "memory", "B", "Memory of the target", "Resident set, and objects on the heap where the broker tells.", false)
 	}
 	v.device(chart, end)
 
@@ -231,11 +248,10 @@ func (v *view) charts(m *load.Measured, s *scenario.Scenario, o Options) {
 			line("max", "s5", "1.5 3", false, true, func(b *bin) float64 { return b.lagTop }))
 		v.add(c, "lag", "ns", "Dispatch lag", "How late the generator itself was. No latency near it means anything.", false)
 	}
-	if o.Heat != nil {
-		v.heat(o.Heat, time, bands)
-	}
-	v.hockey()
 }
+
+// quiet: a device that moves fewer bytes a second is not drawn.
+const quiet = 1024
 
 // device draws the target's disk and network, if anything is known of them.
 func (v *view) device(chart func(plot.Axis, ...plot.Line) *plot.Chart, end float64) {
@@ -253,12 +269,12 @@ func (v *view) device(chart func(plot.Axis, ...plot.Line) *plot.Chart, end float
 		{"net in", "s1", "", func(i int) float64 { return e[i].NetIn }},
 		{"net out", "s3", "2 2", func(i int) float64 { return e[i].NetOut }},
 	} {
-		if x, y := v.samples(end, l.of); x != nil && highest(y) > 0 {
+		if x, y := v.samples(end, l.of); x != nil && highest(y) > quiet {
 			lines = append(lines, plot.Line{Name: l.name, Class: l.class, Dash: l.dash, X: x, Y: y})
 		}
 	}
 	if len(lines) > 0 {
-		v.add(chart(plot.Axis{Label: figure.Bytes, Title: "a second"}, lines...), "device", "B", "Disk and network of the target", "Bytes a second.", false)
+		v.add(chart(plot.Axis{Label: figure.Bytes, Binary: true, Title: "a second"}, lines...), "device", "B", "Disk and network", "Bytes a second: the device under its data, its sockets.", false)
 	}
 	names := map[string]bool{}
 	for i := range e {
@@ -390,7 +406,7 @@ func (v *view) percentiles(m *load.Measured) {
 		last := 1 - 1/float64(h.TotalCount())
 		for n := 0.0; ; n += 0.05 {
 			p := min(1-math.Pow(10, -n), last)
-			l.X, l.Y = append(l.X, p), append(l.Y, float64(max(h.ValueAtQuantile(100*p), 1)))
+			l.X, l.Y = append(l.X, p), append(l.Y, float64(max(h.ValueAtQuantile(100*p), 1000)))
 			if p >= last || n > 7 {
 				break
 			}
@@ -405,50 +421,13 @@ func (v *view) percentiles(m *load.Measured) {
 		add(h.Lag, "lag", "s5", "1.5 3", false)
 	}
 	c.X.Max = most
-	title, text := "Latency by percentile", "All measured phases; each step to the right is ten times rarer."
-	c.Title = title + ". " + text
-	f := figureOf(c, title, text, wideWidth, wideHeight)
-	v.Figures = append(v.Figures, f)
+	v.add(c, "", "", "Latency by percentile", "All measured phases; each step to the right is ten times rarer. Drawn from 1 µs up.", false)
 }
 
 // nines labels 0.999 as 99.9 %.
 func nines(p float64) string {
 	s := fmt.Sprintf("%.7g", math.Round(p*1e9)/1e7)
 	return s + " %"
-}
-
-// hockey draws latency over rate of a search.
-func (v *view) hockey() {
-	s := v.Search
-	if s == nil || len(s.Probes) == 0 {
-		return
-	}
-	sorted := slices.SortedFunc(slices.Values(s.Probes), func(a, b report.Probe) int { return cmp.Compare(a.Offered, b.Offered) })
-	c := &plot.Chart{
-		X: plot.Axis{Label: figure.Short, Title: "offered, msg/s"}, Y: plot.Axis{Kind: plot.Log, Label: figure.Latency},
-		Lines: []plot.Line{{Name: "p50", Class: "s1"}, {Name: "p99", Class: "s2", Wide: true, Dots: true}, {Name: "p99.9", Class: "s3", Dash: "6 3"}},
-	}
-	hi := 0.0
-	for _, p := range sorted {
-		for i, y := range [3]int64{p.P50, p.P99, p.P999} {
-			l := &c.Lines[i]
-			v := float64(y)
-			if y == 0 {
-				v = math.NaN()
-			}
-			l.X, l.Y = append(l.X, p.Offered), append(l.Y, v)
-		}
-		hi = max(hi, p.Offered)
-	}
-	c.X.Min, c.X.Max = 0, hi*1.04
-	if s.Rate > 0 {
-		c.Bands = []plot.Band{{At: s.Rate, Name: figure.Rate(s.Rate) + " msg/s", Class: "fault"}}
-	}
-	title := "Hockey stick"
-	text := fmt.Sprintf("Latency of each probe over the rate offered. Highest rate within %s: %s msg/s (+ %s at most).", s.Objective, figure.Rate(s.Rate), figure.Rate(s.Resolution))
-	c.Title = title + ". " + text
-	f := figureOf(c, title, text, fullWidth, fullHeight)
-	v.Main = append(v.Main, f)
 }
 
 // seconds labels a time axis that ends at end.

@@ -19,7 +19,6 @@ import (
 type Heat struct {
 	every   float64 // seconds a column
 	columns [][heatRows]float64
-	end     float64
 }
 
 // The grid: rows of a twelfth of a decade from 1 µs to 100 s; the columns
@@ -39,8 +38,8 @@ func (h *Heat) Add(start, end float64, e2e *hdrhistogram.Histogram) {
 	if e2e == nil || end <= start || start < 0 || start > 1e9 {
 		return
 	}
-	h.end = max(h.end, end)
-	for int(start/h.every) >= heatColumns {
+	middle := (start + end) / 2 // seconds end a little late: their beginnings may skip a column
+	for int(middle/h.every) >= heatColumns {
 		for i := range h.columns {
 			if i%2 == 1 {
 				for r, n := range h.columns[i] {
@@ -53,7 +52,7 @@ func (h *Heat) Add(start, end float64, e2e *hdrhistogram.Histogram) {
 		h.columns = h.columns[:(len(h.columns)+1)/2]
 		h.every *= 2
 	}
-	at := int(start / h.every)
+	at := int(middle / h.every)
 	for len(h.columns) <= at {
 		h.columns = append(h.columns, [heatRows]float64{})
 	}
@@ -106,16 +105,18 @@ func (v *view) heat(h *Heat, time plot.Axis, bands []plot.Band) {
 		Y: plot.Axis{Kind: plot.Log, Min: heatFloor * math.Pow(10, float64(lo)/perDecade), Max: heatFloor * math.Pow(10, float64(hi+1)/perDecade), Label: figure.Latency},
 	}
 	title, text := "Where messages fell", "End-to-end latency over time: the stronger a cell, the more messages (logarithmic; the faintest is one)."
-	c.Title = title + ". " + text
-	v.Figures = append(v.Figures, figureOf(c, title, text, wideWidth, wideHeight))
+	v.add(c, "", "", title, text, true)
 }
 
-// shade is a colour for both themes, from a faint blue to a strong orange: its
-// lightness changes little, its hue and opacity tell the count, also to those
-// who do not tell red from green.
+// shades go from a faint blue over violet to a strong orange, on paper and in
+// the dark: hue and opacity tell the count together, also to those who do not
+// tell red from green.
+var shades = [3][4]float64{{88, 158, 226, 95}, {138, 92, 190, 205}, {236, 112, 16, 255}}
+
 func shade(share float64) color.NRGBA {
-	from, to := [3]float64{86, 160, 222}, [3]float64{226, 106, 20}
-	at := min(max(share, 0), 1)
-	mix := func(i int) uint8 { return uint8(from[i] + (to[i]-from[i])*at*at) }
-	return color.NRGBA{mix(0), mix(1), mix(2), uint8(90 + 165*math.Sqrt(at))}
+	at := min(max(share, 0), 1) * 2
+	i := min(int(at), 1)
+	from, to := shades[i], shades[i+1]
+	mix := func(k int) uint8 { return uint8(from[k] + (to[k]-from[k])*(at-float64(i))) }
+	return color.NRGBA{mix(0), mix(1), mix(2), mix(3)}
 }

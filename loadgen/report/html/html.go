@@ -39,8 +39,18 @@ type Options struct {
 
 // Write writes the page.
 func Write(w io.Writer, d *report.Document, o Options) error {
-	v := &view{Document: d, Style: template.CSS(style), Script: template.JS(script)} // both are constants of this package
+	v := newView("load test report")
+	v.Document = d
 	v.fill(o)
+	v.draw()
+	return v.write(w)
+}
+
+func newView(kicker string) *view {
+	return &view{Style: template.CSS(style), Script: template.JS(script), data: map[string]*chartData{}, Kicker: kicker} // style and script are this package's own
+}
+
+func (v *view) write(w io.Writer) error {
 	data, err := json.Marshal(v.data)
 	if err != nil {
 		return err
@@ -56,9 +66,14 @@ type view struct {
 	Script template.JS
 	Data   template.JS
 	data   map[string]*chartData
+	// Charts over the whole width and over half of it, before they are drawn.
+	full, half []pending
 
+	Page     string // the window's title
+	Kicker   string
 	Title    string
 	Subtitle string
+	Foot     string
 	Verdict  verdict
 	Tiles    []tile
 	Goals    []goal
@@ -113,7 +128,6 @@ type table struct {
 func (t *table) add(cells ...string) { t.Rows = append(t.Rows, cells) }
 
 func (v *view) fill(o Options) {
-	v.data = map[string]*chartData{}
 	s, err := scenario.Parse("resolved", []byte(v.Resolved))
 	if err != nil {
 		s = nil // of another version: what needs it is left out
@@ -123,6 +137,8 @@ func (v *view) fill(o Options) {
 	v.Title = v.Scenario
 	v.Subtitle = subtitle(v.Document, s)
 	v.Verdict = judge(v.Document, s)
+	v.Page = fmt.Sprintf("%s: %s on %s", v.Verdict.Word, v.Scenario, v.System.System)
+	v.Foot = fmt.Sprintf("Where a chart has fewer points than the run had seconds, the worst latency of the merged ones is drawn. Run %s, scenario %s, schema %d.", v.RunID, v.Hash, v.Schema)
 	v.YAML = strings.TrimSpace(v.Resolved)
 	if valid {
 		v.tiles(m)
@@ -135,7 +151,6 @@ func (v *view) fill(o Options) {
 		v.charts(m, s, o)
 	}
 	v.faults()
-	v.search()
 	v.facts()
 	v.Notes = append(v.Notes, v.Result.Notes...)
 	for _, e := range v.Errors {

@@ -3,8 +3,8 @@ package html
 import (
 	"fmt"
 	"strings"
-	"time"
 
+	"github.com/portask/portask/loadgen/evidence"
 	"github.com/portask/portask/loadgen/load"
 	"github.com/portask/portask/loadgen/report/figure"
 	"github.com/portask/portask/loadgen/scenario"
@@ -18,12 +18,15 @@ func ns(v int64) string {
 	return figure.Latency(float64(v))
 }
 
+// tile adds a key figure: a number and its unit behind a space.
+func (v *view) tile(name, value, note string) {
+	number, unit, _ := strings.Cut(value, " ")
+	v.Tiles = append(v.Tiles, tile{Name: name, Value: number, Unit: unit, Note: note})
+}
+
 func (v *view) tiles(m *load.Measured) {
 	t := &m.Total
-	add := func(name, value, note string) {
-		number, unit, _ := strings.Cut(value, " ")
-		v.Tiles = append(v.Tiles, tile{Name: name, Value: number, Unit: unit, Note: note})
-	}
+	add := v.tile
 	note := fmt.Sprintf("%.1f MB/s of values", t.DeliveredMBps)
 	if t.Offered > 0 {
 		note = figure.Rate(t.Offered) + " offered · " + note
@@ -34,18 +37,22 @@ func (v *view) tiles(m *load.Measured) {
 	if v.Loop == scenario.ClosedLoop {
 		of = "service time"
 	}
-	add(of+" p50", ns(l.E2E.P50), "acknowledged "+ns(l.Ack.P50))
+	note = "acknowledged " + ns(l.Ack.P50)
+	if len(v.Result.Faults) > 0 {
+		note = "without the faults"
+	}
+	add(of+" p50", ns(l.E2E.P50), note)
 	add("p99", ns(l.E2E.P99), "acknowledged "+ns(l.Ack.P99))
 	add("p99.9", ns(l.E2E.P999), "longest "+ns(l.E2E.Max))
 	c := v.Counts
 	bad := c.Violations()
-	x := tile{Name: "messages lost or damaged", Value: figure.Count(bad), Unit: "of " + figure.Count(c.Sent), Note: "every one is verified"}
+	x := tile{Name: "lost or damaged", Value: figure.Count(bad), Unit: "of " + figure.Count(c.Sent), Note: "every one is verified"}
 	if bad > 0 && len(v.Violations) > 0 {
 		x.Class = "bad"
 	}
 	v.Tiles = append(v.Tiles, x)
 	if u := v.Result.Target; u != nil {
-		add("target's CPU", fmt.Sprintf("%.2f s", u.CPUPerMillion), "a million messages · "+figure.Bytes(float64(u.RSSMaxBytes))+" RSS at most")
+		add("target's CPU a million", fmt.Sprintf("%.2f s", u.CPUPerMillion), figure.Bytes(float64(u.RSSMaxBytes))+" RSS at most")
 	}
 }
 
@@ -104,12 +111,16 @@ func (v *view) latencies(m *load.Measured) {
 		}
 	}
 	l := &m.Total.Latency
+	apart := ""
+	if len(v.Result.Faults) > 0 {
+		apart = ", faults apart"
+	}
 	from := "intended"
 	if v.Loop == scenario.ClosedLoop {
 		from = "sent"
 	}
-	row(from+" → delivered and verified", l.E2E)
-	row(from+" → acknowledged", l.Ack)
+	row(from+" → delivered and verified"+apart, l.E2E)
+	row(from+" → acknowledged"+apart, l.Ack)
 	if v.Loop == scenario.OpenLoop {
 		row("sent → acknowledged", l.Service)
 		row("dispatch lag, the generator's own error", l.Lag)
@@ -176,33 +187,28 @@ func (v *view) fates() {
 	}
 }
 
-func (v *view) search() {
-	s := v.Search
-	if s == nil {
-		return
-	}
-	v.Probes.Head = []string{"offered/s", "delivered/s", "p50", "p99", "p99.9", "verdict"}
-	for _, p := range s.Probes {
-		verdict := "passed"
-		if !p.Passed {
-			verdict = strings.TrimSuffix("failed: "+p.Why, ": ")
-		}
-		v.Probes.add(figure.Rate(p.Offered), figure.Rate(p.Delivered), ns(p.P50), ns(p.P99), ns(p.P999), verdict)
+// addFact leaves out what is not known.
+func addFact(to *[]fact, name, value string) {
+	if value != "" && value != "0" {
+		*to = append(*to, fact{Name: name, Value: value})
 	}
 }
 
 func (v *view) facts() {
-	add := func(to *[]fact, name, value string) {
-		if value != "" && value != "0" {
-			*to = append(*to, fact{Name: name, Value: value})
-		}
-	}
+	add := addFact
 	p := &v.Document.Payload
 	add(&v.Payload, "values", p.Describe)
-	add(&v.Payload, "size", fmt.Sprintf("%s; %.0f B in the mean", p.Size, p.MeanBytes))
+	size := fmt.Sprintf("%s; %.0f B in the mean", p.Size, p.MeanBytes)
+	if p.Sizes.Min != p.Sizes.Max {
+		size += fmt.Sprintf("; p50 %d, p99 %d, max %d", p.Sizes.P50, p.Sizes.P99, p.Sizes.Max)
+	}
+	add(&v.Payload, "size", size)
+	if p.Keys != "none" {
+		add(&v.Payload, "keys", p.Keys)
+	}
 	add(&v.Payload, "codec", p.Codec)
 	add(&v.Payload, "entropy", fmt.Sprintf("%.2f bits a byte", p.Entropy))
-	add(&v.Payload, "zstd level 1", fmt.Sprintf("%.2f : 1", p.Zstd1))
+	add(&v.Payload, "zstd level 1", fmt.Sprintf("%.2f : 1 in batches, %.2f : 1 each by itself", p.Zstd1, p.Zstd1Single))
 	if w := &v.Wire; w.Batches > 0 {
 		add(&v.Payload, "on the wire", fmt.Sprintf("%s of batches as %s: %.2f : 1", figure.Bytes(float64(w.RawBytes)), figure.Bytes(float64(w.Bytes)), w.Compression))
 		add(&v.Payload, "messages a batch", fmt.Sprintf("%.1f", w.MessagesPerBatch))
@@ -259,10 +265,12 @@ func (v *view) machine(add func(name, value string)) {
 	if v.Loop == scenario.OpenLoop {
 		add("pacing", pacing)
 	}
-	e := v.Environment
-	if e == nil {
-		return
+	if v.Environment != nil {
+		v.environment(v.Environment, add)
 	}
+}
+
+func (v *view) environment(e *evidence.Environment, add func(name, value string)) {
 	add("processor", fmt.Sprintf("%s, %d", e.CPU, e.Processors))
 	add("memory", figure.Bytes(float64(e.MemoryBytes)))
 	add("kernel", e.Kernel)
@@ -316,7 +324,7 @@ func (v *view) broker() {
 		}
 	}
 	if e.BreachCount > 0 {
-		add("intervals above an objective", "%d, the first at %s: %s %v", e.BreachCount, figure.Seconds(e.Breaches[0].At), e.Breaches[0].Metric, time.Duration(e.Breaches[0].Got))
+		add("intervals above an objective", "%d, the first at %s: %s %s", e.BreachCount, figure.Seconds(e.Breaches[0].At), strings.ReplaceAll(e.Breaches[0].Metric, "_", " "), ns(e.Breaches[0].Got))
 	}
 	for _, f := range e.Files {
 		v.Files = append(v.Files, fact{Name: f.Name, Value: figure.Bytes(float64(f.Bytes)), Note: f.What})

@@ -5,6 +5,7 @@
 package plot
 
 import (
+	"cmp"
 	"fmt"
 	"html"
 	"math"
@@ -28,6 +29,7 @@ const (
 type Axis struct {
 	Kind     Kind
 	Min, Max float64
+	Binary   bool                 // linear ticks at multiples of powers of two: bytes
 	Label    func(float64) string // of a tick
 	Title    string               // what it is, with the unit
 }
@@ -92,8 +94,8 @@ func (c *Chart) SVG(w, h int) string {
 	if c.Image != "" {
 		d.printf(`<image href="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f" preserveAspectRatio="none" style="image-rendering:pixelated"/>`, c.Image, d.x0, d.y0, d.x1-d.x0, d.y1-d.y0)
 	}
-	d.levels()
 	d.lines()
+	d.levels()
 	d.names()
 	d.printf(`<line class="hair" x1="0" x2="0" y1="%.1f" y2="%.1f"/></svg>`, d.y0, d.y1)
 	return d.b.String()
@@ -130,7 +132,7 @@ func (a *Axis) span(values []float64, vertical bool) {
 	}
 	lo, hi := math.Inf(1), math.Inf(-1)
 	for _, v := range values {
-		if math.IsNaN(v) || math.IsInf(v, 0) || a.Kind == Log && v <= 0 {
+		if !(math.Abs(v) < 1e30) || a.Kind == Log && v < 1e-30 { // no figure of this world
 			continue
 		}
 		lo, hi = min(lo, v), max(hi, v)
@@ -143,10 +145,11 @@ func (a *Axis) span(values []float64, vertical bool) {
 		}
 	case a.Kind == Log:
 		lo, hi = lo/1.15, hi*1.15
-		if hi/lo < 5 { // a flat line in the middle, and two ticks at least
+		if hi/lo < 5 { // a flat line in the middle
 			mid := math.Sqrt(lo * hi)
 			lo, hi = mid/3.3, mid*3.3
 		}
+		lo, hi = nice(lo, math.Floor), nice(hi, math.Ceil)
 	case a.Kind == Linear && vertical:
 		lo, hi = 0, hi*1.08
 	}
@@ -154,6 +157,21 @@ func (a *Axis) span(values []float64, vertical bool) {
 		hi = lo + 1
 	}
 	a.Min, a.Max = lo, hi
+}
+
+// nice is the next of 1, 2, 5 times a power of ten in a direction.
+func nice(v float64, round func(float64) float64) float64 {
+	e := math.Pow(10, math.Floor(math.Log10(v)))
+	steps := []float64{1, 2, 5, 10}
+	if round(0.5) == 0 { // down
+		slices.Reverse(steps)
+	}
+	for _, s := range steps {
+		if round(0.5) == 0 && s*e <= v*1.0001 || round(0.5) == 1 && s*e >= v*0.9999 {
+			return s * e
+		}
+	}
+	return v
 }
 
 // at is the place of v on the axis, 0 to 1.
@@ -215,8 +233,17 @@ func (a *Axis) ticks(n int) []float64 {
 				break
 			}
 		}
-		for v := math.Ceil(a.Min/step) * step; v <= a.Max+step*1e-9; v += step {
-			out = append(out, v)
+		if a.Binary {
+			step = math.Pow(2, math.Ceil(math.Log2(raw)))
+			if step*0.75 >= raw && step >= 4 && a.Max > 3*step {
+				step *= 0.75
+			}
+		}
+		first := math.Ceil(a.Min / step)
+		for i := range 64 { // not v += step, which a v that is large beside it stays at
+			if v := (first + float64(i)) * step; v <= a.Max+step*1e-9 {
+				out = append(out, v)
+			}
 		}
 		return out
 	}
@@ -259,7 +286,8 @@ func (d *drawing) grid() {
 // bands are named on top where there is room for the name.
 func (d *drawing) bands() {
 	free := d.x0
-	for _, b := range d.c.Bands {
+	sorted := slices.SortedStableFunc(slices.Values(d.c.Bands), func(a, b Band) int { return cmp.Compare(a.At, b.At) })
+	for _, b := range sorted {
 		at, until := max(b.At, d.x.Min), min(b.Until, d.x.Max)
 		if at > d.x.Max || b.Until > b.At && until <= at {
 			continue
@@ -287,8 +315,8 @@ func (d *drawing) bands() {
 func (d *drawing) levels() {
 	for _, l := range d.c.Levels {
 		y := d.py(l.At)
-		d.printf(`<line class="level" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f"><title>%s</title></line><text class="levelname" x="%.1f" y="%.1f">%s</text>`,
-			d.x0, d.x1, y, y, html.EscapeString(l.Name), d.x0+4, y-4, html.EscapeString(l.Name))
+		d.printf(`<line class="level" x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f"><title>%s</title></line><text class="levelname" x="%.1f" y="%.1f" text-anchor="end">%s</text>`,
+			d.x0, d.x1, y, y, html.EscapeString(l.Name), d.x1-4, y-4, html.EscapeString(l.Name))
 	}
 }
 
