@@ -278,3 +278,45 @@ func TestReadSystem(t *testing.T) {
 		t.Error("somebody listens at port 1")
 	}
 }
+
+// Whatever a broker sends, in whatever pieces: nothing breaks, and what is kept
+// of a connection stays small.
+func FuzzRead(f *testing.F) {
+	frames := wire.AppendFrame(nil, wire.Header{Opcode: wire.OpHello.Response(), Correlation: 1}, &wire.HelloOK{Version: wire.Version})
+	frames = wire.AppendFrame(frames, wire.Header{Opcode: wire.OpSubscribe.Response(), Correlation: 2, Handle: 9}, &wire.SubscribeOK{})
+	frames = wire.AppendFrame(frames, wire.Header{Opcode: wire.OpPing, Correlation: 5}, &wire.Ping{Nonce: 3})
+	frames = wire.AppendFrame(frames, wire.Header{Opcode: wire.OpDeliver, Handle: 9}, &wire.Ping{})
+	f.Add(frames, uint16(7))
+	f.Add(frames, uint16(1))
+	f.Add(frames, uint16(1000))
+	f.Add([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"), uint16(3))
+	f.Fuzz(func(t *testing.T, b []byte, piece uint16) {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(pair[1])
+		h := &Holder{epoll: -1, left: map[int32][]byte{}, in: make([]byte, frameMax), conns: []conn{{fd: int32(pair[0]), state: greeting}}, opening: 1}
+		defer h.Close()
+		subscribed := 0
+		for len(b) > 0 {
+			n := min(len(b), int(piece%4096)+1)
+			if _, err := unix.Write(pair[1], b[:n]); err != nil {
+				t.Fatal(err)
+			}
+			b = b[n:]
+			if err := h.read(0, &h.conns[0]); err != nil {
+				return
+			}
+			if n := len(h.left[0]); n >= frameMax {
+				t.Fatalf("%d bytes of a frame are kept", n)
+			}
+			subscribed = h.stats.Connections
+		}
+		if subscribed > 1 || h.opening < 0 {
+			t.Errorf("one connection counts as %d, with %d under way", subscribed, h.opening)
+		}
+		// Its answers are read by nobody here: they fit the socket.
+		unix.Read(pair[1], make([]byte, 1<<16))
+	})
+}
