@@ -428,9 +428,9 @@ func (c *pipe) deliver(way int, q *queue, to *net.TCPConn) error {
 		if x.data == nil {
 			return to.CloseWrite()
 		}
+		c.p.passed[way].Add(int64(len(x.data))) // first: who has received them sees them counted
 		if _, err := to.Write(x.data); err != nil {
 			return err
 		}
-		c.p.passed[way].Add(int64(len(x.data)))
 	}
 }

@@ -46,6 +46,8 @@ func (p *Prober) Validate() error {
 	switch {
 	case len(p.Objectives) == 0:
 		return errors.New("no objective: want a latency that must be kept, such as --p99 1ms")
+	case p.Scenario.Kind != scenario.KindLoad:
+		return fmt.Errorf("a scenario of kind %s has no rate", p.Scenario.Kind)
 	case p.Scenario.Loop != scenario.OpenLoop:
 		return errors.New("a closed loop has no rate to be searched: want loop open")
 	case len(p.Scenario.Faults) > 0:

@@ -155,6 +155,7 @@ func TestProberRefuses(t *testing.T) {
 	for name, change := range map[string]func(*Prober){
 		"no objective":  func(p *Prober) { p.Objectives = nil },
 		"a closed loop": func(p *Prober) { p.Scenario.Loop = scenario.ClosedLoop },
+		"has no rate":   func(p *Prober) { p.Scenario.Kind = scenario.KindConnections },
 		"faults":        func(p *Prober) { p.Scenario.Faults = []scenario.Fault{{Kind: scenario.Reset}} },
 		"a latency":     func(p *Prober) { p.Objectives[0] = scenario.Objective{Metric: "delivered_rate", AtLeast: 5} },
 		"duration":      func(p *Prober) { p.Duration = 0 },

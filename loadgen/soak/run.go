@@ -28,6 +28,8 @@ const retentionBytes = 256 << 20
 // which a note tells.
 func Plan(s *scenario.Scenario, length time.Duration) (plan *scenario.Scenario, note string, err error) {
 	switch {
+	case s.Kind != scenario.KindLoad:
+		return nil, "", fmt.Errorf("a scenario of kind %s sends nothing", s.Kind)
 	case len(s.Faults) > 0:
 		return nil, "", errors.New("the scenario has faults: a slope across them says nothing")
 	case s.Loop != scenario.OpenLoop:
