@@ -134,6 +134,8 @@ func TestRuns(t *testing.T) {
 	}{
 		{"lost messages", with("--driver-set", "drop=20"), 4, "acknowledged and not delivered"},
 		{"flipped bits", with("--driver-set", "flip=20"), 4, "corrupt"},
+		{"messages delivered twice", with("--driver-set", "duplicate=20"), 4, "delivered more than once"},
+		{"nothing promised, bits flipped", with("--driver-set", "flip=20", "--ack", "none"), 4, "corrupt"},
 		{"a mode that is not there", with("--set", "consumers.delivery=queue"), 1, "loopback cannot do this scenario: delivery mode queue"},
 		{"an unknown driver", with("--driver", "kafka"), 1, "want one of loopback, portask"},
 		{"a bad setting of the driver", with("--driver-set", "drop"), 1, "want key=value"},
