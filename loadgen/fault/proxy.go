@@ -25,13 +25,14 @@ type Network struct {
 
 // Bounds of a Proxy.
 const (
-	connsMax = 10_000
+	connsMax = 4096
 	// socketBytes is the proxy's receive buffer on each side: what a router
 	// would queue. Without a bound the kernel takes megabytes, and a slow link
 	// would show as seconds of delay.
 	socketBytes = 256 << 10
-	// chunkBytes are read at once at most.
-	chunkBytes = 16 << 10
+	// chunkBytes are read at once at most; a connection that waits holds two such
+	// buffers.
+	chunkBytes = 32 << 10
 	// queueBytes are on their way on one connection in one direction at most:
 	// above it the link is slower than its rate. 4 MiB are 100 ms of 40 MB/s.
 	queueBytes  = 4 << 20
@@ -334,7 +335,11 @@ func (c *pipe) wait(t time.Time) bool {
 type chunk struct {
 	due  time.Time
 	data []byte // nil: the end
+	buf  *[chunkBytes]byte
 }
+
+// buffers are those of chunks that have been delivered.
+var buffers = sync.Pool{New: func() any { return new([chunkBytes]byte) }}
 
 // pass copies one direction until its end, which it passes on.
 func (c *pipe) pass(way int, from, to *net.TCPConn) error {
@@ -352,12 +357,12 @@ func (c *pipe) pass(way int, from, to *net.TCPConn) error {
 	}()
 	defer func() { <-done }()
 	last := time.Time{} // when the chunk before is due
-	buf := make([]byte, chunkBytes)
 	for {
 		if !c.wait(time.Time{}) {
 			q.close()
 			return net.ErrClosed
 		}
+		buf := buffers.Get().(*[chunkBytes]byte)
 		n, err := from.Read(buf[:c.p.links[way].quantum(c.p.now().net.Rate)])
 		// What was read has left its sender: a cut now loses it to nobody, it
 		// waits in the queue.
@@ -374,7 +379,7 @@ func (c *pipe) pass(way int, from, to *net.TCPConn) error {
 			due = last
 		}
 		last = due
-		if n > 0 && !q.put(chunk{due, append([]byte(nil), buf[:n]...)}) {
+		if n > 0 && !q.put(chunk{due, buf[:n], buf}) {
 			break
 		}
 		if err != nil {
@@ -432,5 +437,6 @@ func (c *pipe) deliver(way int, q *queue, to *net.TCPConn) error {
 		if _, err := to.Write(x.data); err != nil {
 			return err
 		}
+		buffers.Put(x.buf)
 	}
 }
