@@ -43,8 +43,8 @@ func (f *outputFlags) add(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&f.labels, "label", nil, "configuration line for the benchmark format, key=value")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "no progress")
 	fs.BoolVar(&f.plain, "plain", false, "progress as a line a second, also on a terminal")
-	fs.StringVar(&f.admin, "admin", "", "admin listener of the broker, host:port: what it does each second; with --out also profiles at steady state, and a trace when an objective is breached")
-	fs.DurationVar(&f.profile, "profile", 5*time.Second, "length of the CPU profile at steady state, at most a quarter of the longest measured phase; 0: none")
+	fs.StringVar(&f.admin, "admin", "", "admin listener of the broker, host:port (of --start-broker: its own): what it does each second; with --out also profiles at steady state, and a trace when an objective is breached")
+	fs.DurationVar(&f.profile, "profile", 5*time.Second, "length of the CPU profile at steady state, at most a quarter of the longest measured stretch without faults; 0: none")
 }
 
 // check says what is wrong before anything is started.
@@ -97,7 +97,12 @@ type recording struct {
 }
 
 // record prepares, before the run; whoever calls it calls finish or abandon.
-func (f *outputFlags) record(ctx context.Context, p *Program, s *scenario.Scenario, pid int) (_ *recording, err error) {
+func (f *outputFlags) record(ctx context.Context, p *Program, s *scenario.Scenario, g *rig) (_ *recording, err error) {
+	pid := g.pid
+	admin, err := g.admin(f.admin)
+	if err != nil {
+		return nil, err
+	}
 	x := &recording{f: f, version: p.Version}
 	if f.dir != "" {
 		if x.folder, err = folder.Create(f.dir); err != nil {
@@ -105,10 +110,16 @@ func (f *outputFlags) record(ctx context.Context, p *Program, s *scenario.Scenar
 		}
 		x.machine = evidence.Describe(p.Version)
 	}
-	if f.dir == "" && f.jsonFile == "" && f.output != "json" || f.admin == "" && pid == 0 {
+	if f.dir == "" && f.jsonFile == "" && f.output != "json" || admin == "" && pid == 0 {
 		return x, nil // nobody to show it to, or nothing to see
 	}
-	o := evidence.Options{Admin: f.admin, PID: pid, Scenario: s, Profile: f.profile}
+	o := evidence.Options{Admin: admin, PID: pid, Scenario: s, Profile: f.profile}
+	if g.stage.Server != nil {
+		o.Find = func() string {
+			now, _ := g.admin("") // what cannot be found is not known
+			return now
+		}
+	}
 	if f.profile == 0 {
 		o.Profile = -1
 	}

@@ -194,7 +194,7 @@ func (f *runFlags) run(ctx context.Context, p *Program, s *scenario.Scenario, st
 	cfg := g.config(s)
 	cfg.Keep = f.keep
 	cfg.Progress = screen.Update
-	rec, err := f.record(ctx, p, s, g.pid)
+	rec, err := f.record(ctx, p, s, g)
 	if err != nil {
 		return err
 	}

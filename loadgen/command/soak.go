@@ -107,7 +107,7 @@ func (f *soakFlags) run(ctx context.Context, p *Program, s *scenario.Scenario, o
 			return fmt.Errorf("--admin: %w", err)
 		}
 	}
-	rec, err := f.record(ctx, p, plan, g.pid)
+	rec, err := f.record(ctx, p, plan, g)
 	if err != nil {
 		return err
 	}

@@ -10,26 +10,46 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
 // admin asks a broker's admin listener. Safe for concurrent use.
 type admin struct {
-	base   string
+	mu     sync.Mutex
+	base   string // guarded by mu
 	client *http.Client
+}
+
+func (a *admin) at() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.base
+}
+
+// move asks at another address from now on; an empty one is no news.
+func (a *admin) move(addr string) error {
+	if addr == "" {
+		return nil
+	}
+	base, err := adminBase(addr)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.base = base
+	return nil
 }
 
 // newAdmin takes host:port or an http(s) URL.
 func newAdmin(addr string) (*admin, error) {
-	if !strings.Contains(addr, "://") {
-		addr = "http://" + addr
-	}
-	u, err := url.Parse(addr)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.User != nil {
-		return nil, fmt.Errorf("admin address %q: want host:port or http://host:port", addr)
+	base, err := adminBase(addr)
+	if err != nil {
+		return nil, err
 	}
 	return &admin{
-		base: strings.TrimSuffix(u.String(), "/"),
+		base: base,
 		client: &http.Client{
 			Transport: &http.Transport{MaxConnsPerHost: 8, DisableCompression: true}, // no proxy: the target is near
 			CheckRedirect: func(*http.Request, []*http.Request) error {
@@ -39,6 +59,17 @@ func newAdmin(addr string) (*admin, error) {
 	}, nil
 }
 
+func adminBase(addr string) (string, error) {
+	if !strings.Contains(addr, "://") {
+		addr = "http://" + addr
+	}
+	u, err := url.Parse(addr)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.User != nil {
+		return "", fmt.Errorf("admin address %q: want host:port or http://host:port", addr)
+	}
+	return strings.TrimSuffix(u.String(), "/"), nil
+}
+
 // busyError: another profile is being recorded there.
 type busyError struct{ text string }
 
@@ -46,7 +77,7 @@ func (e *busyError) Error() string { return e.text }
 
 // get opens an answer; the caller closes it.
 func (a *admin) get(ctx context.Context, path string) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.base+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.at()+path, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -1,11 +1,13 @@
 package evidence
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +20,9 @@ import (
 type Options struct {
 	// Admin is the broker's admin listener, host:port or a URL; empty: none.
 	Admin string
+	// Find, if not nil, is asked for the admin listener's address when it does not
+	// answer: a broker that was started again may be elsewhere. Empty: not known.
+	Find func() string
 	// PID is the target's process if it is on this machine, else 0.
 	PID int
 	// Dir takes profiles, traces and copies of /stats and /metrics; it is made.
@@ -26,7 +31,8 @@ type Options struct {
 	// Scenario says when the run is steady, and what is a breach.
 	Scenario *scenario.Scenario
 	// Profile is how long the CPU profile at steady state takes: whole seconds,
-	// at most a quarter of the phase; 0: 5 s; below 0: none.
+	// at most a quarter of the longest stretch of a
+	// measured phase without faults; 0: 5 s; below 0: none.
 	Profile time.Duration
 
 	every time.Duration // between samples; for tests
@@ -88,7 +94,7 @@ func Start(ctx context.Context, o Options) (*Collector, error) {
 		if c.admin, err = newAdmin(o.Admin); err != nil {
 			return nil, err
 		}
-		c.e.Sources = append(c.e.Sources, "admin listener "+strings.TrimPrefix(c.admin.base, "http://"))
+		c.e.Sources = append(c.e.Sources, "admin listener "+strings.TrimPrefix(c.admin.at(), "http://"))
 		if o.Dir != "" {
 			if err := os.MkdirAll(o.Dir, 0o777); err != nil {
 				return nil, err
@@ -111,20 +117,34 @@ func Start(ctx context.Context, o Options) (*Collector, error) {
 	return c, nil
 }
 
-// plan chooses when to take profiles: in the longest measured phase, after its
-// first quarter.
+// recovery is left to the target after a fault before it counts as steady.
+const recovery = 2 * time.Second
+
+// plan chooses when to take profiles: in the longest stretch of a measured phase
+// that no fault touches, after its first quarter.
 func (c *Collector) plan() {
 	if c.o.Profile < 0 || c.o.Scenario == nil {
 		return
 	}
-	at, length := 0.0, time.Duration(0)
-	begin := time.Duration(0)
+	var at, length, begin time.Duration
+	steady := func(from, until time.Duration) {
+		if until-from > length {
+			at, length = from, until-from
+		}
+	}
+	faults := slices.SortedFunc(slices.Values(c.o.Scenario.Faults), func(a, b scenario.Fault) int { return cmp.Compare(a.At, b.At) })
 	for i := range c.o.Scenario.Phases {
 		p := &c.o.Scenario.Phases[i]
-		if p.Measured && p.Duration > length {
-			length, at = p.Duration, (begin + p.Duration/4).Seconds()
+		end := begin + p.Duration
+		if p.Measured {
+			from := begin
+			for _, f := range faults {
+				steady(from, min(f.At, end))
+				from = max(from, f.At+f.For+recovery)
+			}
+			steady(from, end)
 		}
-		begin += p.Duration
+		begin = end
 	}
 	want := c.o.Profile
 	if want == 0 {
@@ -132,10 +152,10 @@ func (c *Collector) plan() {
 	}
 	c.profileFor = min(want, length/4, profileMax).Truncate(time.Second)
 	if c.profileFor <= 0 {
-		c.note("no profiles: the longest measured phase, %v, has no quarter of a second or more", length)
+		c.note("no profiles: the longest steady stretch, %v, has no quarter of a second or more", length)
 		return
 	}
-	c.profileAt = at
+	c.profileAt = (at + length/4).Seconds()
 }
 
 func (c *Collector) run() {
@@ -159,6 +179,11 @@ func (c *Collector) sample() *stats {
 		return nil
 	}
 	s, st, errs := c.sampler.take(c.ctx)
+	if st == nil && c.admin != nil && c.o.Find != nil {
+		if err := c.admin.move(c.o.Find()); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, err := range errs {

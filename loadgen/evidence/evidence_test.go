@@ -212,6 +212,29 @@ func TestFailuresAreNotes(t *testing.T) {
 	}
 }
 
+// A broker that was started again is found where it is now.
+func TestBrokerElsewhere(t *testing.T) {
+	gone := httptest.NewServer(&broker{})
+	next := httptest.NewServer(&broker{})
+	defer next.Close()
+	c, err := Start(t.Context(), Options{Admin: gone.URL, Find: func() string { return next.URL }, every: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	c.mu.Lock()
+	before := len(c.e.Samples)
+	c.mu.Unlock()
+	until(t, "samples of the next one", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.e.Samples) > before+5 && c.admin.at() == next.URL
+	})
+	if e := c.Stop(time.Now()); len(e.Notes) == 0 {
+		t.Error("the gap is not noted")
+	}
+}
+
 // The target's process, without its admin listener.
 func TestProcess(t *testing.T) {
 	file, err := os.Create(filepath.Join(t.TempDir(), "data"))
@@ -244,6 +267,42 @@ func TestSamplesAreBounded(t *testing.T) {
 	}
 	if s := c.e.Samples[0]; s.CPUs != 0.75 || s.seconds != 4 || s.RSSBytes != 1 || s.LatencyP99["a"] != 10 {
 		t.Errorf("merged to %+v", s)
+	}
+}
+
+// The broker's figures of its process are a second old at most: an answer
+// without newer ones does not mean that it used no processor.
+func TestNoNewFiguresAreNotZero(t *testing.T) {
+	a, b := &stats{Uptime: 1e9, Sampled: 1e9}, &stats{Uptime: 2e9, Sampled: 2e9}
+	b.Process.CPU = 3e8
+	var s, next Sample
+	s.fromStats(a, b, time.Second, &Sample{})
+	next.fromStats(b, b, time.Second, &s)
+	if s.CPUs != 0.3 || next.CPUs != 0.3 {
+		t.Errorf("%v, then %v", s.CPUs, next.CPUs)
+	}
+}
+
+// Profiles are taken where nothing is broken on purpose.
+func TestProfileIsApartFromFaults(t *testing.T) {
+	s := tested(t)
+	for _, tt := range []struct {
+		faults []scenario.Fault
+		at     float64
+		length time.Duration
+	}{
+		{nil, 4, 2 * time.Second},
+		{[]scenario.Fault{{At: 3 * time.Second, For: time.Second}}, 7, time.Second},       // until 4 s, and 2 s to recover
+		{[]scenario.Fault{{At: 8 * time.Second, For: 2 * time.Second}}, 3.5, time.Second}, // from 2 s to 8 s
+		{[]scenario.Fault{{At: 9 * time.Second}, {At: 4 * time.Second}}, -1, 0},
+		{[]scenario.Fault{{At: 2 * time.Second, For: 8 * time.Second}}, -1, 0},
+	} {
+		s.Faults = tt.faults
+		c := &Collector{o: Options{Scenario: s}, profileAt: -1}
+		c.plan()
+		if c.profileAt != tt.at || c.profileFor != tt.length {
+			t.Errorf("%v: %v at %v s, want %v at %v s", tt.faults, c.profileFor, c.profileAt, tt.length, tt.at)
+		}
 	}
 }
 
@@ -304,7 +363,7 @@ func FuzzStats(f *testing.F) {
 			return
 		}
 		var x Sample
-		x.fromStats(s, s, time.Second)
+		x.fromStats(s, s, time.Second, &Sample{})
 		if x.CPUs < 0 || x.NetIn < 0 || len(x.LatencyP99) > latenciesMax {
 			t.Errorf("%+v", x)
 		}

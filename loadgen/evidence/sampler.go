@@ -34,6 +34,7 @@ type sampler struct {
 
 	asked time.Time
 	st    *stats
+	last  Sample // of the broker's own figures
 }
 
 func newSampler(a *admin, pid int) *sampler {
@@ -60,7 +61,8 @@ func (x *sampler) take(ctx context.Context) (s *Sample, st *stats, errs []error)
 			x.st = nil
 		} else {
 			if x.st != nil && now.Uptime >= x.st.Uptime { // else: another process
-				out.fromStats(x.st, now, asked.Sub(x.asked))
+				out.fromStats(x.st, now, asked.Sub(x.asked), &x.last)
+				x.last = out
 				seen = true
 			}
 			x.st, x.asked, st = now, asked, now
@@ -166,8 +168,10 @@ func (s *Sample) host(busy, idle, iowait, steal time.Duration) {
 	}
 }
 
-// fromStats compares two answers that were asked for wall apart.
-func (s *Sample) fromStats(a, b *stats, wall time.Duration) {
+// fromStats compares two answers that were asked for wall apart. The broker looks
+// at its process about once a second, so it may not have done so in between: then
+// the rates of that are those of the last sample.
+func (s *Sample) fromStats(a, b *stats, wall time.Duration, last *Sample) {
 	s.RSSBytes, s.HeapBytes, s.FDs, s.Threads, s.Goroutines = b.Process.RSSBytes, b.Process.HeapBytes, b.Process.FDs, b.Process.Threads, b.Process.Goroutines
 	if sampled := (b.Sampled - a.Sampled).Seconds(); sampled > 0 {
 		s.CPUs = max(0, (b.Process.CPU-a.Process.CPU).Seconds()/sampled)
@@ -178,6 +182,9 @@ func (s *Sample) fromStats(a, b *stats, wall time.Duration) {
 		if d, e := a.System.Cgroup, b.System.Cgroup; d != nil && e != nil {
 			s.Throttled = max(0, (e.Throttled-d.Throttled).Seconds()/sampled)
 		}
+	} else {
+		s.CPUs, s.DiskRead, s.DiskWrite, s.Throttled = last.CPUs, last.DiskRead, last.DiskWrite, last.Throttled
+		s.HostBusy, s.HostSteal, s.HostIOWait = last.HostBusy, last.HostSteal, last.HostIOWait
 	}
 	if seconds := wall.Seconds(); seconds > 0 {
 		s.GCCPUs = max(0, (b.Process.GCCPU-a.Process.GCCPU).Seconds()/seconds)

@@ -214,7 +214,7 @@ func (v *view) charts(m *load.Measured, s *scenario.Scenario, o Options) {
 		line("delivered", "s1", "", true, false, rate(func(b *bin) float64 { return b.delivered })))
 	v.add(chart(plot.Axis{Label: figure.Short, Title: "msg/s"}, lines...), "rate", "n", "Throughput", "Messages a second: due by the schedule, sent, delivered and verified.", false)
 
-	backlog := line("outstanding", "s2", "", true, false, func(b *bin) float64 { return b.outstanding })
+	backlog := line("backlog", "s2", "", true, false, func(b *bin) float64 { return b.outstanding })
 	backlog.Area = true
 	v.add(chart(plot.Axis{Label: figure.Short, Title: "messages"}, backlog), "backlog", "n", "Backlog", "Sent, and not delivered yet. It must not grow.", false)
 

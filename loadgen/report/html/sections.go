@@ -170,7 +170,7 @@ func (v *view) fates() {
 	add(c.Duplicated, "duplicated", "delivered again", "must")
 	add(c.Reordered, "reordered", "after a later message of the same producer and partition", "must")
 	add(c.Corrupt, "corrupt", "not what was sent", "must")
-	add(c.Phantom, "phantom", "of this run, and never sent", "must")
+	add(c.Phantom, "phantom", "never sent", "must")
 	add(c.Misplaced, "misplaced", "from another partition than sent to", "must")
 	add(v.OffsetsBack, "offsets used again", "a delivery at an offset that was passed", "must")
 	if c.UnackedDelivered > 0 {

@@ -263,7 +263,7 @@ func (d *drawing) grid() {
 			d.x0, d.x1, y, y, d.x0-7, y+3.8, html.EscapeString(d.y.label(v)))
 	}
 	last := math.Inf(-1)
-	for _, v := range d.x.ticks(int(d.x1-d.x0) / 62) {
+	for _, v := range d.x.ticks(int(d.x1-d.x0) / 56) {
 		x := d.px(v)
 		text := d.x.label(v)
 		if half := float64(len(text)) * 3.4; x-half < last+4 {
