@@ -255,6 +255,17 @@ func TestCalmIsWaitedForInBounds(t *testing.T) {
 	}
 }
 
+func TestTitlesSayWhatIsPromised(t *testing.T) {
+	seen := map[string]bool{}
+	for _, d := range durabilities {
+		seen[(&Report{Points: []PointReport{{Cells: []Cell{{Durability: d}}}}}).title()] = true
+	}
+	seen[(&Report{Unequal: true}).title()] = true
+	if len(seen) != 5 {
+		t.Errorf("titles %v", seen)
+	}
+}
+
 // Of many invalid runs the first are explained, and the rest counted.
 func TestFaultsAreShort(t *testing.T) {
 	c := Cell{Target: "a@os"}

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/portask/portask/loadgen/driver"
 )
 
 // JSON writes the report, indented.
@@ -52,6 +54,7 @@ func (r *Report) Text(w io.Writer) error {
 // Markdown writes it as a section of a document.
 func (r *Report) Markdown(w io.Writer) error {
 	p := &printer{w: w}
+	p.f("# %s\n\n", r.title())
 	r.head(p, "- ")
 	for i := range r.Points {
 		x := &r.Points[i]
@@ -65,6 +68,22 @@ func (r *Report) Markdown(w io.Writer) error {
 		x.remarks(p, "- ")
 	}
 	return p.err
+}
+
+// title says what is compared.
+func (r *Report) title() string {
+	if r.Unequal || len(r.Points) == 0 || len(r.Points[0].Cells) == 0 {
+		return "Systems of unequal durability"
+	}
+	switch r.Points[0].Cells[0].Durability {
+	case driver.Nothing:
+		return "Systems whose answers promise nothing"
+	case driver.Memory:
+		return "Systems whose answers last as long as the process"
+	case driver.OS:
+		return "Systems whose answers survive kill -9"
+	}
+	return "Systems whose answers survive loss of power"
 }
 
 type printer struct {
