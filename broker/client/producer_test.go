@@ -410,6 +410,7 @@ func TestBadMessages(t *testing.T) {
 		if err := p.SendAsync(t.Context(), &message.Message{Priority: 8}, nil); !errors.Is(err, fault.Invalid) {
 			t.Errorf("priority 8: %v", err)
 		}
+		synctest.Wait() // Send returns from the callback, before the batch is given back
 		if s := p.Stats(); s.Buffered != 0 || s.Messages != 1 {
 			t.Errorf("refused messages left traces: %+v", s)
 		}

@@ -247,11 +247,28 @@ func (s *Server) metadata(names []string) []wire.Payload {
 	return out
 }
 
+// listTries bounds how often listOffsets begins again. One retention removes
+// several segments at once, and the next one comes much later.
+const listTries = 4
+
 func (s *Server) listOffsets(m *wire.ListOffsets) (wire.Payload, error) {
 	p, err := s.lookup(m.Topic, m.Partition)
 	if err != nil {
 		return nil, err
 	}
+	a, err := s.offsetOf(p, m)
+	for try := 1; try < listTries && err == nil && a.Offset < p.Start(); try++ {
+		a, err = s.offsetOf(p, m) // retention went past it meanwhile
+	}
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// offsetOf answers m as of now. If retention removes the batch meanwhile, the
+// offset is below the log start by the time it returns.
+func (s *Server) offsetOf(p *partition.Partition, m *wire.ListOffsets) (*wire.ListOffsetsOK, error) {
 	off, err := p.Resolve(partition.StartKind(m.Start), m.StartValue)
 	if err != nil {
 		return nil, err

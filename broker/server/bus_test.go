@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/portask/portask/broker/bus"
 	"github.com/portask/portask/broker/fault"
@@ -183,6 +185,55 @@ func TestRequestsBeyondTheBoundAreRefused(t *testing.T) {
 		if q.Name == "request" && (q.Refused != 1 || q.Capacity != requestsMax || q.Added != 1) {
 			t.Errorf("%+v", q)
 		}
+	}
+}
+
+// Retention that removes the batch while it is looked up moves the answer with
+// the log's start.
+func TestOffsetsAreListedAgainAfterATrim(t *testing.T) {
+	e := &hanging{Engine: openMem(t, 64<<20), syncs: &gate{}, reads: &gate{}}
+	r := newRig(t, Options{Engine: e})
+	r.topic("t", 1, message.AckAccepted)
+	c := r.open()
+	h, _ := r.producer(c, "t", message.AckAccepted, false)
+	for range 20 {
+		r.produce(c, h, 0, batchOf(t, message.Producer{}, strings.Repeat("x", 40<<10), 1))
+		r.answer(c, wire.OpProduce.Response(), new(wire.ProduceOK))
+	}
+	tp, err := r.s.cat.Lookup("t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := tp.Partitions[0]
+	open := e.reads.shut()
+	var listed sync.WaitGroup
+	var got wire.Payload
+	listed.Go(func() { got, err = r.s.listOffsets(&wire.ListOffsets{Topic: "t"}) })
+	<-e.reads.held
+	p.SetRetention(storage.Retention{MaxBytes: 1})
+	if n, err := p.Retain(time.Now()); n == 0 || err != nil || p.Start() == 0 {
+		t.Errorf("%d bytes removed, the log starts at %d: %v", n, p.Start(), err)
+	}
+	open()
+	listed.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := got.(*wire.ListOffsetsOK); a.Offset != p.Start() || a.LogStart != p.Start() || a.TimestampUs == 0 {
+		t.Errorf("%+v; the log starts at %d", a, p.Start())
+	}
+}
+
+// What happens in the turn of a tick is shown without waiting for the next, which
+// may be a second away.
+func TestCountersOfATicksTurnAreShown(t *testing.T) {
+	r := newRig(t, Options{})
+	h := handler{r.l}
+	r.l.call(func(l *loop) { l.stats.frames += 7 })
+	h.Tick(nil, 0)
+	h.TurnEnd(nil)
+	if c := r.l.shared.counters(); c.Frames != 7 {
+		t.Errorf("%d frames are shown", c.Frames)
 	}
 }
 

@@ -77,6 +77,7 @@ type loop struct {
 	useCount uint8 // of handles
 	stats    loopStats
 	shared   published
+	ticked   bool              // in this turn
 	lat      *latency.Recorder // nil: nothing is measured
 	turn     turnClock
 	waited   []int64 // of what this round delivered: when it became visible
@@ -122,11 +123,15 @@ func (h handler) Closed(_ *evloop.Loop, c evloop.Conn, reason error) {
 func (h handler) TurnEnd(*evloop.Loop) {
 	h.turnEnd()
 	h.turn = turnClock{}
+	if h.ticked {
+		h.ticked = false
+		h.publish() // the next tick may be a second away
+	}
 }
 func (h handler) Woken(*evloop.Loop) {} // turnEnd follows in the same turn
 func (h handler) Tick(_ *evloop.Loop, now int64) {
 	h.tick(now)
-	h.publish()
+	h.ticked = true // its turn ends soon
 }
 
 // turnRounds bounds the rounds of serving in one turn, so that a fast consumer
