@@ -47,6 +47,9 @@ func (l *link) take(rate, n int, now time.Time) time.Time {
 		l.free = earliest
 	}
 	l.free = l.free.Add(time.Duration(float64(n) / float64(rate) * float64(time.Second)))
+	if l.free.Before(now) {
+		return now // nothing leaves before it is there
+	}
 	return l.free
 }
 

@@ -145,6 +145,11 @@ func TestLatencyAndJitter(t *testing.T) {
 	if d := quickest(10); d < 40*time.Millisecond || d > 60*time.Millisecond {
 		t.Errorf("20 ms each way: %v there and back", d)
 	}
+	// Latency counts from a link that is idle, too.
+	p.Shape(Network{Latency: 20 * time.Millisecond, Rate: 1 << 20})
+	if d := quickest(10); d < 40*time.Millisecond || d > 65*time.Millisecond {
+		t.Errorf("20 ms each way, and a rate: %v there and back", d)
+	}
 	p.Shape(Network{Jitter: 30 * time.Millisecond})
 	var least, most = time.Hour, time.Duration(0)
 	for range 20 {
