@@ -277,28 +277,33 @@ func metric(l *load.Latencies, name string) int64 {
 	return map[string]int64{"p50": q.P50, "p90": q.P90, "p99": q.P99, "p99_9": q.P999, "max": q.Max}[quantile]
 }
 
-// profile takes one after another: a broker records one at a time.
+// profile takes one after another: a broker records one at a time. A trace that
+// is due comes in between.
 func (c *Collector) profile() {
-	c.taking.Lock()
-	defer c.taking.Unlock()
 	query := fmt.Sprintf("?seconds=%d", int(c.profileFor.Seconds()))
 	for _, p := range [][3]string{
 		{"cpu.pb.gz", "/debug/pprof/profile" + query, "CPU profile"},
 		{"mutex.pb.gz", "/debug/pprof/mutex" + query, "contended mutexes"},
 		{"block.pb.gz", "/debug/pprof/block" + query, "blocked goroutines"},
 	} {
-		c.save(p[0], p[1], p[2], profileBytes, c.profileFor+answerTimeout)
+		c.alone(func() { c.save(p[0], p[1], p[2], profileBytes, c.profileFor+answerTimeout) })
 	}
 	c.save("heap.pb.gz", "/debug/pprof/heap", "live heap and allocations", profileBytes, answerTimeout)
 	c.save("goroutine.pb.gz", "/debug/pprof/goroutine", "goroutines", profileBytes, answerTimeout)
 }
 
-// flight takes what the broker's flight recorder holds: the seconds before.
-func (c *Collector) flight(n int, b Breach) {
+func (c *Collector) alone(f func()) {
 	c.taking.Lock()
 	defer c.taking.Unlock()
-	c.save(fmt.Sprintf("breach-%d.trace", n), "/debug/flight", fmt.Sprintf("execution trace until %s was %v, objective %v", b.Metric, time.Duration(b.Got), time.Duration(b.Want)),
-		traceBytes, answerTimeout)
+	f()
+}
+
+// flight takes what the broker's flight recorder holds: the seconds before.
+func (c *Collector) flight(n int, b Breach) {
+	what := fmt.Sprintf("execution trace; %s was %v until %.0f s, objective %v", b.Metric, time.Duration(b.Got), b.At, time.Duration(b.Want))
+	c.alone(func() {
+		c.save(fmt.Sprintf("breach-%d.trace", n), "/debug/flight", what, traceBytes, answerTimeout)
+	})
 }
 
 func (c *Collector) metrics(when string) {
