@@ -55,7 +55,7 @@ func (p *Program) Command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(p.runCommand(), p.searchCommand(), p.soakCommand(), proxyCommand(), p.connsCommand(), validateCommand(), scenariosCommand(), reportCommand(), demoCommand())
+	c.AddCommand(p.runCommand(), p.searchCommand(), p.soakCommand(), proxyCommand(), p.connsCommand(), validateCommand(), scenariosCommand(), reportCommand(), demoCommand(), selftestCommand())
 	for _, f := range platformCommands {
 		c.AddCommand(f())
 	}

@@ -21,6 +21,10 @@ type Network struct {
 	Latency, Jitter time.Duration
 	// Rate is bytes a second, shared by all connections; 0: no limit.
 	Rate int
+	// Hiccup delays every HiccupEvery-th read of each connection on its way to
+	// the target, and what comes behind it meanwhile; 0: none.
+	Hiccup      time.Duration
+	HiccupEvery int
 }
 
 // Bounds of a Proxy.
@@ -59,7 +63,8 @@ type Proxy struct {
 	ctx      context.Context // ends with Close
 	stop     context.CancelFunc
 
-	passed [2]atomic.Int64 // bytes
+	passed  [2]atomic.Int64 // bytes
+	hiccups atomic.Uint64
 
 	mu      sync.Mutex
 	state   *state // current; replaced as a whole
@@ -81,7 +86,8 @@ type state struct {
 type Stats struct {
 	Conns            int // open
 	Opened, Refused  uint64
-	ToTarget, ToBack int64 // bytes
+	ToTarget, ToBack int64  // bytes
+	Hiccups          uint64 // see Network
 }
 
 // Listen opens a proxy before target, host:port.
@@ -112,7 +118,7 @@ func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 func (p *Proxy) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Stats{len(p.conns), p.opened, p.dropped, p.passed[0].Load(), p.passed[1].Load()}
+	return Stats{len(p.conns), p.opened, p.dropped, p.passed[0].Load(), p.passed[1].Load(), p.hiccups.Load()}
 }
 
 // Close resets every connection and returns when all is over.
@@ -357,6 +363,7 @@ func (c *pipe) pass(way int, from, to *net.TCPConn) error {
 	}()
 	defer func() { <-done }()
 	last := time.Time{} // when the chunk before is due
+	reads := 0
 	for {
 		if !c.wait(time.Time{}) {
 			q.close()
@@ -374,6 +381,12 @@ func (c *pipe) pass(way int, from, to *net.TCPConn) error {
 		due := left.Add(s.net.Latency)
 		if s.net.Jitter > 0 {
 			due = due.Add(time.Duration(jitter.Int64N(int64(s.net.Jitter))))
+		}
+		if n > 0 && way == 0 && s.net.HiccupEvery > 0 {
+			if reads++; reads%s.net.HiccupEvery == 0 {
+				due = due.Add(s.net.Hiccup)
+				c.p.hiccups.Add(1)
+			}
 		}
 		if due.Before(last) {
 			due = last

@@ -179,6 +179,26 @@ func TestLatencyAndJitter(t *testing.T) {
 	}
 }
 
+// Every nth read is late, and counted; the others pass at once.
+func TestHiccups(t *testing.T) {
+	p := proxy(t, echo(t))
+	c := dial(t, p.Addr())
+	p.Shape(Network{Hiccup: 60 * time.Millisecond, HiccupEvery: 5})
+	late := 0
+	for range 20 {
+		d, err := ping(c, 5*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d >= 60*time.Millisecond {
+			late++
+		}
+	}
+	if n := p.Stats().Hiccups; n != 4 || late < 4 || late > 8 {
+		t.Errorf("%d hiccups, %d answers late: want 4", n, late)
+	}
+}
+
 // The rate is kept within 5 % over a second, however many connections share it.
 func TestRate(t *testing.T) {
 	sink := serve(t, func(c net.Conn) { io.Copy(io.Discard, c) })

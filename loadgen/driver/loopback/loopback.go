@@ -114,6 +114,7 @@ type Driver struct {
 	b      Behaviour
 	served atomic.Uint64
 	began  atomic.Int64 // wall clock of the first message, ns
+	did    did
 
 	mu     sync.Mutex
 	topics map[string]*topic // guarded by mu

@@ -300,12 +300,17 @@ func (p *partition) deliver(ctx context.Context, l *load) bool {
 // misbehave applies the driver's behaviour to l, and returns it or what it has
 // become; nil if everything in it was thrown away.
 func (d *Driver) misbehave(ctx context.Context, l *load) *load {
-	b := &d.b
+	b, first := &d.b, d.served.Load()+1
+	pause := func(message uint64, t time.Duration) {
+		began := time.Now()
+		wait(ctx, t)
+		d.did.pause(Pause{first, message, time.Since(began)})
+	}
 	d.began.CompareAndSwap(0, time.Now().UnixNano())
 	if b.Stall > 0 {
 		from := d.began.Load() + int64(b.StallAt)
 		if now := time.Now().UnixNano(); now >= from && now < from+int64(b.Stall) {
-			wait(ctx, time.Duration(from+int64(b.Stall)-now))
+			pause(first, time.Duration(from+int64(b.Stall)-now))
 		}
 	}
 	every := func(n uint64, count uint64) bool { return n > 0 && count%n == 0 }
@@ -321,20 +326,23 @@ func (d *Driver) misbehave(ctx context.Context, l *load) *load {
 		at += n
 		c := d.served.Add(1)
 		if every(b.SlowEvery, c) {
-			wait(ctx, b.Slow)
+			pause(c, b.Slow)
 		}
 		refuse := every(b.RefuseEvery, c)
 		if refuse {
+			d.did.refused.Add(1)
 			it.slot.answered(errRefused)
 			it.slot = nil
 		}
 		if every(b.DropEvery, c) {
+			d.did.dropped.Add(1)
 			if it.slot != nil {
 				it.slot.answered(nil)
 			}
 			continue
 		}
 		if every(b.FlipEvery, c) && n > 0 {
+			d.did.flipped.Add(1)
 			bytes[int(c*7919)%n] ^= 1 << (c % 8)
 		}
 		if every(b.ReorderEvery, c) && kept.bytes == nil {
@@ -343,12 +351,14 @@ func (d *Driver) misbehave(ctx context.Context, l *load) *load {
 		}
 		out.bytes, out.items = append(out.bytes, bytes...), append(out.items, it)
 		if every(b.DuplicateEvery, c) {
+			d.did.duplicated.Add(1)
 			it.slot = nil
 			out.bytes, out.items = append(out.bytes, bytes...), append(out.items, it)
 		}
 		if kept.bytes != nil {
 			out.bytes, out.items = append(out.bytes, kept.bytes...), append(out.items, kept.item)
 			kept.bytes = nil
+			d.did.reordered.Add(1)
 		}
 	}
 	if kept.bytes != nil { // the last of its load: in its place after all
