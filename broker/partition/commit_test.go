@@ -409,10 +409,18 @@ func TestALoopHandsTheRoleOver(t *testing.T) {
 	for name, takes := range map[string]time.Duration{"busy": 0, "stalled": 2 * slowAppend} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				want := int64(flushRounds)
+				if takes > 0 {
+					want = 1
+				}
 				var r *rig
 				more := 100
+				returned := make(chan struct{}) // closed when the loop has gone on
 				r = newRig(t, rigOptions{visibility: accepted, engine: func(d *double) {
 					d.onAppend = func([]storage.Batch) error {
+						if r.d.appends.Load() > want {
+							<-returned // the committer's; if it were the loop's, all would wait for ever
+						}
 						if more--; more >= 0 {
 							if r.send(2, 1, accepted).Flush {
 								t.Error("the role was given away during an append")
@@ -423,13 +431,10 @@ func TestALoopHandsTheRoleOver(t *testing.T) {
 					}
 				}})
 				r.put(1, 1, accepted)
-				want := int64(flushRounds)
-				if takes > 0 {
-					want = 1
-				}
 				if n := r.d.appends.Load(); n != want && n != want+1 { // the committer may have begun
 					t.Errorf("the loop made %d appends, want %d", n, want)
 				}
+				close(returned)
 				time.Sleep(time.Minute)
 				synctest.Wait()
 				if n := r.d.appends.Load(); n != 101 || len(r.acks()) != 101 {

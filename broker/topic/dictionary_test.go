@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -359,8 +360,11 @@ func TestDictionaryPowerCuts(t *testing.T) {
 			done.Store(true)
 			cut("power cut at the end")
 			fsys.OnOp(nil)
+			mu.Lock() // an operation of the engine's goroutine may be under way still
+			taken := slices.Clone(wrecks)
+			mu.Unlock()
 			olds, news := 0, 0
-			for _, w := range wrecks {
+			for _, w := range taken {
 				eng, err := openDisk(w.fsys)
 				if err != nil {
 					t.Fatalf("%s: %v", w.what, err)
