@@ -12,7 +12,7 @@ BUILD    := -buildvcs=false -trimpath -ldflags '-X main.version=$(VERSION)'
 STAGE    := .ci/stage
 
 # Packages whose promises are about concurrency; their tests run under the race detector in `make test`.
-RACE     := ./broker/message/id/... ./broker/mempool/... ./broker/partition/... ./broker/topic/... ./broker/storage/... ./broker/server/... ./broker/client/...
+RACE     := ./broker/message/id/... ./broker/bus/... ./broker/config/... ./broker/monitor/... ./loadgen/verify/... ./broker/mempool/... ./broker/partition/... ./broker/topic/... ./broker/storage/... ./broker/server/... ./broker/client/...
 # Not under it: campaigns over one log on one goroutine, which it slows twentyfold and has nothing to say about. They run
 # without it in the stage before, and with it in `make race`.
 LONE     := TestTruncateAtEveryLength|TestBitFlips|TestCrashAtEveryBoundary|TestFaultAtEveryCall
