@@ -55,7 +55,7 @@ func (p *Program) Command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(p.runCommand(), p.searchCommand(), p.soakCommand(), proxyCommand(), p.connsCommand(), validateCommand(), scenariosCommand(), reportCommand(), demoCommand(), selftestCommand())
+	c.AddCommand(p.runCommand(), p.searchCommand(), p.soakCommand(), p.agentCommand(), proxyCommand(), p.connsCommand(), validateCommand(), scenariosCommand(), reportCommand(), demoCommand(), selftestCommand(), recordCommand(), p.replayCommand())
 	for _, f := range platformCommands {
 		c.AddCommand(f())
 	}
@@ -100,13 +100,21 @@ func (t *targetFlags) add(p *Program, c *cobra.Command) {
 
 // open opens a driver of kind k at addr.
 func (t *targetFlags) open(ctx context.Context, k driver.Kind, addr string) (driver.Driver, error) {
-	o := driver.Options{Addr: addr, Settings: map[string]string{}}
+	settings, err := t.driverSettings()
+	if err != nil {
+		return nil, err
+	}
+	return k.Open(ctx, driver.Options{Addr: addr, Settings: settings})
+}
+
+func (t *targetFlags) driverSettings() (map[string]string, error) {
+	all := map[string]string{}
 	for _, s := range t.settings {
 		key, value, ok := strings.Cut(s, "=")
 		if !ok {
 			return nil, fmt.Errorf("--driver-set %q: want key=value", s)
 		}
-		o.Settings[key] = value
+		all[key] = value
 	}
-	return k.Open(ctx, o)
+	return all, nil
 }

@@ -21,6 +21,7 @@ type runFlags struct {
 	target   targetFlags
 	scenario scenarioFlags
 	outputFlags
+	agentFlags
 	keep bool
 }
 
@@ -48,6 +49,9 @@ each producer waits for answers; its latencies are service times.`,
 			if err != nil {
 				return err
 			}
+			if len(f.agents) > 0 {
+				return f.runShared(cmd.Context(), p, s, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
 			if s.Kind == scenario.KindConnections {
 				cf := connsFlags{target: f.target, keep: f.keep, output: f.output, jsonFile: f.jsonFile, quiet: f.quiet}
 				return cf.run(cmd.Context(), p, s, cmd.OutOrStdout(), cmd.ErrOrStderr())
@@ -60,6 +64,7 @@ each producer waits for answers; its latencies are service times.`,
 	fs := c.Flags()
 	fs.BoolVar(&f.keep, "keep", false, "do not delete the topics that the run created")
 	f.outputFlags.add(fs)
+	f.agentFlags.add(fs)
 	return c
 }
 
@@ -74,6 +79,7 @@ type scenarioFlags struct {
 	topic    string
 	name     string
 	size     string
+	text     []byte // of the scenario, instead of a file's
 }
 
 // shorthands are flags that set settings, with their documentation.
@@ -135,10 +141,13 @@ func (f *scenarioFlags) open(name string, fs *pflag.FlagSet) (*scenario.Scenario
 		return nil, err
 	}
 	var s *scenario.Scenario
-	if name == "" {
+	switch {
+	case f.text != nil:
+		s, err = scenario.Parse(name, f.text, append(set, more...)...)
+	case name == "":
 		set = append(f.lengths(fs), set...)
 		s, err = scenario.With(append(set, more...)...)
-	} else {
+	default:
 		s, err = scenario.Open(name, append(set, more...)...)
 	}
 	if err != nil {

@@ -34,6 +34,8 @@ type Config struct {
 	RunID uint64
 	// Corpus replaces the scenario's payload source if it is not nil.
 	Corpus []corpus.File
+	// Share is the part of a run that this process has; nil: all of it.
+	Share *Share
 	// Keep leaves the topics that the run created.
 	Keep bool
 	// TargetPID is the target's process, for its CPU and memory; 0 if it is not
@@ -53,6 +55,30 @@ type Config struct {
 	OnInterval func(Interval, Histograms)
 }
 
+// Share is one process's part of a run that several have together. Of every
+// topic it sends to the partitions that it also consumes, so that latencies are
+// of one clock: those whose number among the partitions of all topics, divided
+// by Of, leaves Index. The scenario is the part's: its producers, consumers and
+// rates.
+type Share struct {
+	Index, Of int
+	// Producer is the id of its first producer in messages.
+	Producer int
+	// Topics are the names on the target, in the scenario's order. They exist,
+	// were made for the run unless the scenario says otherwise, and stay.
+	Topics []string
+}
+
+func (x *Share) validate(s *scenario.Scenario) error {
+	if x.Of < 1 || x.Index < 0 || x.Index >= x.Of || x.Producer < 0 || x.Producer > 1<<20 {
+		return fmt.Errorf("share %d of %d, producers from %d on", x.Index, x.Of, x.Producer)
+	}
+	if len(x.Topics) != len(s.Topics) {
+		return fmt.Errorf("share: %d names for %d topics", len(x.Topics), len(s.Topics))
+	}
+	return nil
+}
+
 func (c *Config) validate() error {
 	switch {
 	case c.Scenario == nil:
@@ -64,6 +90,11 @@ func (c *Config) validate() error {
 	}
 	if len(c.Scenario.Faults) > 0 && c.Meanwhile == nil {
 		return errors.New("the scenario has faults, and nothing makes them happen")
+	}
+	if c.Share != nil {
+		if err := c.Share.validate(c.Scenario); err != nil {
+			return err
+		}
 	}
 	return c.Scenario.Validate()
 }
@@ -137,7 +168,7 @@ func readSizes(name string) ([]payload.SizeWeight, error) {
 }
 
 // schedule is the scenario's phases, for the pacer; nil in a closed loop. trace
-// says whether one of them replays a trace.
+// says whether one of them takes sizes from a trace.
 func schedule(s *scenario.Scenario) (phases []pace.Phase, trace bool, err error) {
 	if s.Loop == scenario.ClosedLoop {
 		return nil, false, nil
@@ -162,7 +193,12 @@ func schedule(s *scenario.Scenario) (phases []pace.Phase, trace bool, err error)
 			if p.Trace, err = pace.OpenTrace(s.Path(x.File)); err != nil {
 				return nil, false, fmt.Errorf("phase %s: %w", x.Name, err)
 			}
-			p.Speed, p.Random, trace = x.Speed, false, true
+			p.Speed, p.Random = x.Speed, false
+			if x.ShapeOnly {
+				p.Trace = p.Trace.Shape()
+			} else {
+				trace = true
+			}
 		default:
 			return nil, false, fmt.Errorf("phase %s: arrival %q", x.Name, x.Arrival)
 		}
@@ -171,8 +207,8 @@ func schedule(s *scenario.Scenario) (phases []pace.Phase, trace bool, err error)
 	return phases, trace, nil
 }
 
-// topicName is what the topic is called on the target.
-func topicName(t *scenario.Topic, run uint64) string {
+// TopicName is what a run calls the topic on the target.
+func TopicName(t *scenario.Topic, run uint64) string {
 	if t.Existing {
 		return t.Name
 	}

@@ -30,7 +30,7 @@ type reader struct {
 	in    driver.Consumer
 	of    int              // index of its consumer
 	first int              // place of the topic's partition 0
-	own   bool             // the run made the topic: nobody else sends to it
+	own   bool             // the topic was made for the run: nobody else sends to it
 	next  []message.Offset // by partition; -1 if it is not the reader's. Owned by run
 	enc   *payload.Encoder // owned by run
 	key   [16]byte
@@ -44,7 +44,7 @@ type reader struct {
 	recorder  *recorder
 }
 
-// addConsumer opens consumer i, which has every nth place.
+// addConsumer opens consumer i, which has every nth place of this process's.
 func (r *Run) addConsumer(ctx context.Context, i int) error {
 	k := &consumer{}
 	var err error
@@ -56,13 +56,13 @@ func (r *Run) addConsumer(ctx context.Context, i int) error {
 	r.recorders = append(r.recorders, recorder)
 	for t := range r.topics {
 		x := &reader{
-			r: r, of: i, first: r.topics[t].first, own: r.topics[t].created, recorder: recorder,
+			r: r, of: i, first: r.topics[t].first, own: r.topics[t].own, recorder: recorder,
 			delivered: make([]atomic.Uint64, len(r.s.Phases)+1), bytes: make([]atomic.Uint64, len(r.s.Phases)+1),
 		}
 		var partitions []uint32
 		for p := range r.topics[t].Partitions {
 			next := message.Offset(-1)
-			if (x.first+p)%r.s.Consumers.Count == i {
+			if at := x.first + p; r.mine(at) && at/r.share.Of%r.s.Consumers.Count == i {
 				partitions = append(partitions, uint32(p))
 				next = 0
 			}
@@ -151,7 +151,8 @@ func (x *reader) message(partition uint32, m *message.Message) {
 		r.tracker.Corrupt()
 		return
 	}
-	lane := r.tracker.Lane(h.Producer, h.Partition)
+	producer := h.Producer - uint32(r.share.Producer) // an id below is a large number then
+	lane := r.tracker.Lane(producer, h.Partition)
 	if lane == nil {
 		r.tracker.Phantom()
 		return
@@ -165,7 +166,7 @@ func (x *reader) message(partition uint32, m *message.Message) {
 	x.bytes[x.now].Add(uint64(len(m.Value)))
 	x.due = r.phaseAt(intended, x.due)
 	phase := min(x.due, len(r.s.Phases)-1)
-	if i := r.faults.delivered(r.lane(h.Producer, at), intended, now); i >= 0 {
+	if i := r.faults.delivered(r.lane(producer, at), intended, now); i >= 0 {
 		phase = len(r.s.Phases) + i
 	}
 	x.recorder.record(phase, e2e, now-intended)

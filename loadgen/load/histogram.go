@@ -115,6 +115,9 @@ type Latencies struct {
 	Lag     Quantiles `json:"lag"`     // dispatch lag, the generator's own error
 }
 
+// Summarise returns the quantiles of all four.
+func (h *Histograms) Summarise() Latencies { return h.summarise() }
+
 func (h *Histograms) summarise() Latencies {
 	return Latencies{E2E: Summarise(h.E2E), Ack: Summarise(h.Ack), Service: Summarise(h.Service), Lag: Summarise(h.Lag)}
 }

@@ -30,6 +30,19 @@ func (res *Result) judge(s *scenario.Scenario) {
 	res.objectives(s)
 }
 
+// JudgeShared fills the verdicts of a result that was put together from those of
+// several processes: each of them judged whether it was itself the limit, and
+// invalid is what they and their coordinator found.
+func (res *Result) JudgeShared(s *scenario.Scenario, invalid []Problem) {
+	res.Violations, res.Invalid, res.Missed = nil, invalid, nil
+	res.violations()
+	if !res.Valid() {
+		res.Measured, res.Rejected = nil, res.Measured
+		return
+	}
+	res.objectives(s)
+}
+
 func (res *Result) violations() {
 	c := res.Counts
 	violated := func(n uint64, kind, what string) {

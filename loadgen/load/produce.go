@@ -22,7 +22,8 @@ import (
 // answers come on others.
 type producer struct {
 	r     *Run
-	index uint32
+	index uint32 // in this process
+	id    uint32 // in messages
 	conn  driver.Conn
 	outs  []*out
 	keys  *keys // nil: messages have none
@@ -52,7 +53,8 @@ type out struct {
 	d     driver.Producer
 	first uint32         // place of the topic's partition 0
 	lanes []*verify.Lane // by partition
-	next  int            // partition of the next message without key
+	mine  []uint32       // partitions that are sent to
+	next  int            // of mine: the next message's without key
 
 	slots []*slot // free; owned by the goroutine that sends
 
@@ -62,12 +64,12 @@ type out struct {
 
 func (r *Run) addProducer(ctx context.Context, i int) error {
 	p := &producer{
-		r: r, index: uint32(i), recorder: r.recorders[i%recorderShards], meter: payload.NewMeter(i, r.s.Producers.Count, r.s.Producers.Batch),
+		r: r, index: uint32(i), id: uint32(r.share.Producer + i), recorder: r.recorders[i%recorderShards], meter: payload.NewMeter(i, r.s.Producers.Count, r.s.Producers.Batch),
 		sent: make([]atomic.Uint64, len(r.s.Phases)+1), acked: make([]atomic.Uint64, len(r.s.Phases)+1),
 	}
 	x := &r.s.Producers
 	if r.s.Keys.Count > 0 {
-		p.keys = newKeys(r.s.Keys, r.s.Seed, i)
+		p.keys = newKeys(r.s.Keys, r.s.Seed, int(p.id))
 	}
 	if r.s.Loop == scenario.ClosedLoop {
 		p.free = make(chan struct{}, x.InFlight)
@@ -85,10 +87,14 @@ func (r *Run) addProducer(ctx context.Context, i int) error {
 	r.producers = append(r.producers, p)
 	for k := range r.topics {
 		t := &r.topics[k]
-		o := &out{p: p, first: uint32(t.first), next: i % t.Partitions}
+		o := &out{p: p, first: uint32(t.first)}
 		for q := range t.Partitions {
 			o.lanes = append(o.lanes, r.tracker.Lane(p.index, uint32(t.first+q)))
+			if r.mine(t.first + q) {
+				o.mine = append(o.mine, uint32(q))
+			}
 		}
+		o.next = i % len(o.mine)
 		o.d, err = p.conn.Producer(ctx, driver.ProducerOptions{
 			Topic: t.Name, Ack: x.AckLevel(), BatchBytes: x.Batch, Linger: x.Linger, Compression: x.CompressionPolicy(),
 			Encoding: x.Encoding(), BufferBytes: x.Buffer,
@@ -144,7 +150,10 @@ var errWindowFull = errors.New("the verification window is full (limits.window),
 func (p *producer) send(ctx context.Context, intended int64, phase int, item pace.Item) (held bool, err error) {
 	r := p.r
 	o := p.outs[0]
-	if len(p.outs) > 1 {
+	switch {
+	case item.Topic > 0:
+		o = p.outs[int(item.Topic-1)%len(p.outs)]
+	case len(p.outs) > 1:
 		o = p.outs[r.cycle[p.n%len(r.cycle)]]
 	}
 	p.n++
@@ -165,7 +174,7 @@ func (p *producer) send(ctx context.Context, intended int64, phase int, item pac
 	}
 	s := o.slot()
 	p.value, err = p.enc.Append(p.value[:0], payload.Header{
-		Producer: p.index, Partition: o.first + partition, Sequence: seq, Intended: intended - r.timeline[0], Size: item.Size, Key: key,
+		Producer: p.id, Partition: o.first + partition, Sequence: seq, Intended: intended - r.timeline[0], Size: item.Size, Key: key,
 	})
 	if err != nil {
 		lane.Failed(seq)
@@ -207,14 +216,14 @@ func (o *out) choose(item pace.Item) (partition, key uint32) {
 		key = p.keys.next()
 	default:
 		p.m.Key = nil
-		partition = uint32(o.next)
-		if o.next++; o.next == len(o.lanes) {
+		partition = o.mine[o.next]
+		if o.next++; o.next == len(o.mine) {
 			o.next = 0
 		}
 		return partition, 0
 	}
 	p.m.Key = appendKey(p.key[:0], key)
-	return uint32(message.PartitionFor(p.m.Key, len(o.lanes))), key
+	return o.mine[message.PartitionFor(p.m.Key, len(o.mine))], key
 }
 
 // appendKey writes a key's bytes: "k" and eight hexadecimal digits.

@@ -49,6 +49,7 @@ type Result struct {
 	Generator Generator  `json:"generator"`
 	Target    *TargetUse `json:"target,omitempty"`
 	Faults    []Fault    `json:"faults,omitempty"` // those of the scenario that took place
+	Agents    []Agent    `json:"agents,omitempty"` // the processes that shared the run, if several did
 
 	Complete    bool     `json:"complete"` // everything was settled before the drain gave up
 	Interrupted bool     `json:"interrupted"`
@@ -60,6 +61,31 @@ type Result struct {
 	Invalid    []Problem `json:"invalid,omitempty"`
 	Missed     []Problem `json:"missed,omitempty"`
 	Notes      []string  `json:"notes,omitempty"`
+}
+
+// Agent is one of the processes that shared a run.
+type Agent struct {
+	Name    string `json:"name"` // its address
+	Version string `json:"version"`
+	Lost    bool   `json:"lost"` // it did not tell what came of its share
+	// Its share: producers, of which the first has the id FirstProducer in
+	// messages, consumers and partitions.
+	Producers     int `json:"producers"`
+	FirstProducer int `json:"first_producer"`
+	Consumers     int `json:"consumers"`
+	Partitions    int `json:"partitions"`
+
+	// ClockError bounds how far its clock was from the coordinator's when it
+	// began: half of the shortest round trip. ClockDrift is how much further the
+	// clocks were apart at the end; it is known to as much.
+	ClockError int64 `json:"clock_error_ns"`
+	ClockDrift int64 `json:"clock_drift_ns"`
+	// Late is how long after the agreed time it was ready to begin; 0: it was
+	// in time.
+	Late int64 `json:"late_ns"`
+
+	Counts    verify.Counts `json:"counts"`
+	Generator Generator     `json:"generator"`
 }
 
 // TopicInfo is a topic of a run.
@@ -166,6 +192,9 @@ const (
 	Saturated   = "saturated"     // fewer were sent than were due, since the target took no more
 	BusyCPU     = "generator_cpu" // the generator had no processor left
 	Empty       = "empty"         // nothing was measured
+	AgentLost   = "agent_lost"    // a process that shared the run did not end it
+	AgentLate   = "agent_late"    // it did not begin with the others
+	ClockBound  = "clock_bound"   // when it began is not known well enough
 )
 
 // Valid reports whether the measurements are a result.

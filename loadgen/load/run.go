@@ -35,8 +35,10 @@ type Run struct {
 	system   driver.Description
 
 	topics   []topic
-	places   []place // partitions of all topics, counted through
-	cycle    []uint8 // topics in the order in which a producer's messages go to them
+	places   []place   // partitions of all topics, counted through
+	share    Share     // {Of: 1}: all places
+	start    time.Time // of the first phase; zero: at once
+	cycle    []uint8   // topics in the order in which a producer's messages go to them
 	schedule []pace.Phase
 
 	producers []*producer
@@ -70,9 +72,13 @@ type Run struct {
 // topic is one of the run's, as it is.
 type topic struct {
 	driver.Topic
-	created bool
-	first   int // place of its partition 0
+	created bool // by this process
+	own     bool // made for the run: nobody else sends to it
+	first   int  // place of its partition 0
 }
+
+// mine reports whether a place belongs to this process's share.
+func (r *Run) mine(place int) bool { return place%r.share.Of == r.share.Index }
 
 // place is a partition of some topic.
 type place struct {
@@ -95,6 +101,9 @@ func New(ctx context.Context, cfg Config) (*Run, error) {
 		return nil, err
 	}
 	r := &Run{cfg: cfg, s: cfg.Scenario, id: cfg.RunID, clock: pace.NewClock(), wall: time.Now().UnixMicro()}
+	if r.share = (Share{Of: 1}); cfg.Share != nil {
+		r.share = *cfg.Share
+	}
 	for r.id == 0 {
 		r.id = rand.Uint64()
 	}
@@ -143,7 +152,7 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	for i := range min(r.s.Consumers.Count, len(r.places)) {
+	for i := range min(r.s.Consumers.Count, len(r.places)/r.share.Of) {
 		if err := r.addConsumer(ctx, i); err != nil {
 			return fmt.Errorf("consumer %d: %w", i, err)
 		}
@@ -164,11 +173,14 @@ func (r *Run) makeTopics(ctx context.Context) error {
 		x := &r.s.Topics[i]
 		shares[i] = x.Share
 		t := driver.Topic{
-			Name: topicName(x, r.id), Partitions: x.Partitions, Visibility: x.VisibilityLevel(&r.s.Producers),
+			Name: TopicName(x, r.id), Partitions: x.Partitions, Visibility: x.VisibilityLevel(&r.s.Producers),
 			Retention: x.Retention, RetentionBytes: int64(x.RetentionBytes),
 		}
 		var err error
-		if x.Existing {
+		if r.cfg.Share != nil {
+			t.Name = r.share.Topics[i]
+		}
+		if x.Existing || r.cfg.Share != nil {
 			t, err = r.cfg.Driver.Lookup(ctx, t.Name)
 		} else {
 			t, err = r.cfg.Driver.Prepare(ctx, t)
@@ -176,13 +188,16 @@ func (r *Run) makeTopics(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("topic %s: %w", x.Name, err)
 		}
-		r.topics = append(r.topics, topic{Topic: t, created: !x.Existing, first: len(r.places)})
+		if t.Partitions%r.share.Of != 0 {
+			return fmt.Errorf("topic %s: %d partitions for %d agents: want as many for each", x.Name, t.Partitions, r.share.Of)
+		}
+		r.topics = append(r.topics, topic{Topic: t, created: !x.Existing && r.cfg.Share == nil, own: !x.Existing, first: len(r.places)})
 		for p := range t.Partitions {
 			r.places = append(r.places, place{i, uint32(p)})
 		}
 	}
-	if r.s.Consumers.Count > len(r.places) {
-		return fmt.Errorf("%d consumers for %d partitions", r.s.Consumers.Count, len(r.places))
+	if mine := len(r.places) / r.share.Of; r.s.Consumers.Count > mine {
+		return fmt.Errorf("%d consumers for %d partitions", r.s.Consumers.Count, mine)
 	}
 	r.cycle = spread(shares)
 	return nil
@@ -213,6 +228,14 @@ func spread(shares []int) []uint8 {
 // ID is the run's.
 func (r *Run) ID() uint64 { return r.id }
 
+// Abandon closes a run that is not to be executed.
+func (r *Run) Abandon(ctx context.Context) { r.close(context.WithoutCancel(ctx)) }
+
+// StartAt sets when the first phase begins, for processes that begin together;
+// call it before Execute, which is to be called shortly before t, and begins at
+// once if t has passed.
+func (r *Run) StartAt(t time.Time) { r.start = t }
+
 // Execute runs the scenario to its end and drains it. If ctx ends early, what
 // was sent until then is drained and judged all the same, and the Result says
 // that it was interrupted. An error means that there is no result.
@@ -234,7 +257,7 @@ func (r *Run) Execute(ctx context.Context) (*Result, error) {
 		r.target.sample()
 	}
 	r.began = time.Now()
-	if err := r.plan(r.clock.Now() + int64(time.Millisecond)); err != nil {
+	if err := r.plan(r.clock.Now() + max(int64(time.Millisecond), int64(r.start.Sub(r.began)))); err != nil {
 		return nil, err
 	}
 
@@ -318,6 +341,10 @@ func (r *Run) phaseAt(t int64, last int) int {
 // begun.
 func (r *Run) produce(ctx, work context.Context) error {
 	if r.sequence == nil {
+		select { // a start agreed with others may be ahead
+		case <-time.After(time.Duration(r.timeline[0] - r.clock.Now())):
+		case <-ctx.Done():
+		}
 		var wg sync.WaitGroup
 		for _, p := range r.producers {
 			wg.Go(func() {

@@ -61,6 +61,17 @@ type intervals struct {
 	max int
 }
 
+// Series keeps intervals as Measured.Series has them, for who puts several
+// processes' together. Not safe for concurrent use.
+type Series struct{ x intervals }
+
+// Add appends an interval, the later one, and its histograms, which are not
+// kept.
+func (x *Series) Add(v Interval, h Histograms) { x.x.add(v, &h) }
+
+// List returns the series.
+func (x *Series) List() []Interval { return x.x.list() }
+
 type kept struct {
 	Interval
 	h [allSeries][]bucket
