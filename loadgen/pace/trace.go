@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -16,17 +17,26 @@ import (
 type Item struct {
 	At   int64  // ns since the trace's beginning
 	Size uint32 // of the value, bytes
-	Key  uint64 // a hash of the key; 0: none
+	// Topic is the number of its topic, from 1; 0: not said.
+	Topic uint32
+	Key   uint64 // a hash of the key; 0: none
 }
 
 // Trace is recorded arrivals. Immutable.
-type Trace struct{ items []Item }
+type Trace struct {
+	items    []Item
+	recorded *Recorded // nil: not of a recorder, or it was killed
+}
+
+var errNoMessages = errors.New("a trace without messages")
 
 const (
 	// TraceHead is the first line of a trace: the format's name and version.
 	TraceHead = "#portask-trace 1"
 	// TraceItemsMax bounds a trace: 240 MB of memory.
 	TraceItemsMax = 10_000_000
+	// TraceTopicsMax is the largest number of a topic.
+	TraceTopicsMax = 4096
 	// traceSizeMax is the largest value a trace may name.
 	traceSizeMax = 1 << 30
 	// traceLineMax bounds a line.
@@ -45,12 +55,18 @@ func NewTrace(items []Item) (*Trace, error) {
 		}
 		last = items[i].At
 	}
-	return &Trace{items}, nil
+	return &Trace{items: items}, nil
 }
 
-// ReadTrace reads a trace's text: see WriteTo. An error names the line.
+// ReadTrace reads a trace: text, see WriteTo, or what a TraceWriter wrote. An
+// error names the line or the message.
 func ReadTrace(r io.Reader) (*Trace, error) {
-	in := bufio.NewScanner(r)
+	b := bufio.NewReaderSize(r, 64<<10)
+	if isRecorded(b) {
+		b.Discard(len(ptraceHead))
+		return readRecorded(b)
+	}
+	in := bufio.NewScanner(b)
 	in.Buffer(make([]byte, traceLineMax), traceLineMax)
 	var items []Item
 	last := int64(0)
@@ -85,16 +101,17 @@ func ReadTrace(r io.Reader) (*Trace, error) {
 		return nil, err
 	}
 	if len(items) == 0 {
-		return nil, errors.New("a trace without messages")
+		return nil, errNoMessages
 	}
-	return &Trace{items}, nil
+	return &Trace{items: items}, nil
 }
 
 func parseItem(line string) (Item, error) {
 	at, rest, ok := strings.Cut(line, ",")
 	size, key, ok2 := strings.Cut(rest, ",")
+	key, topic, ok3 := strings.Cut(key, ",")
 	if !ok || !ok2 {
-		return Item{}, fmt.Errorf("%q: want time,size,key", line)
+		return Item{}, fmt.Errorf("%q: want time,size,key or time,size,key,topic", line)
 	}
 	t, err := strconv.ParseInt(at, 10, 64)
 	if err != nil || t < 0 {
@@ -108,7 +125,13 @@ func parseItem(line string) (Item, error) {
 	if err != nil {
 		return Item{}, fmt.Errorf("key %q: want a hash in hexadecimal digits", key)
 	}
-	return Item{t, uint32(n), k}, nil
+	var of uint64
+	if ok3 {
+		if of, err = strconv.ParseUint(topic, 10, 32); err != nil || of < 1 || of > TraceTopicsMax {
+			return Item{}, fmt.Errorf("topic %q: want a number from 1 to %d", topic, TraceTopicsMax)
+		}
+	}
+	return Item{At: t, Size: uint32(n), Topic: uint32(of), Key: k}, nil
 }
 
 // OpenTrace reads a file.
@@ -126,8 +149,9 @@ func OpenTrace(name string) (*Trace, error) {
 }
 
 // WriteTo writes the trace as text, one message a line: time in ns, size in
-// bytes, hash of the key in hexadecimal digits, separated by commas. The first
-// line is TraceHead; others that begin with # are comments.
+// bytes, hash of the key in hexadecimal digits and, if it is said, the number of
+// the topic, separated by commas. The first line is TraceHead; others that begin
+// with # are comments.
 func (t *Trace) WriteTo(w io.Writer) (int64, error) {
 	out := bufio.NewWriter(w)
 	n, err := fmt.Fprintln(out, TraceHead)
@@ -137,11 +161,53 @@ func (t *Trace) WriteTo(w io.Writer) (int64, error) {
 			break
 		}
 		x := &t.items[i]
-		n, err = fmt.Fprintf(out, "%d,%d,%x\n", x.At, x.Size, x.Key)
+		topic := ""
+		if x.Topic > 0 {
+			topic = fmt.Sprintf(",%d", x.Topic)
+		}
+		n, err = fmt.Fprintf(out, "%d,%d,%x%s\n", x.At, x.Size, x.Key, topic)
 		total += int64(n)
 	}
 	return total, errors.Join(err, out.Flush())
 }
+
+// Recorded is what the trace's recorder said at its end, false if it said nothing:
+// the trace is text, or ends where the recorder was killed.
+func (t *Trace) Recorded() (Recorded, bool) {
+	if t.recorded == nil {
+		return Recorded{}, false
+	}
+	return *t.recorded, true
+}
+
+// Shape is the trace's times alone: sizes, keys and topics are not said.
+func (t *Trace) Shape() *Trace {
+	x := &Trace{items: make([]Item, len(t.items))}
+	for i := range t.items {
+		x.items[i].At = t.items[i].At
+	}
+	return x
+}
+
+// Topics is the largest number of a topic, 0 if none is said.
+func (t *Trace) Topics() int {
+	n := uint32(0)
+	for i := range t.items {
+		n = max(n, t.items[i].Topic)
+	}
+	return int(n)
+}
+
+// Keyed reports whether any message has a key.
+func (t *Trace) Keyed() bool {
+	return slices.ContainsFunc(t.items, func(x Item) bool { return x.Key != 0 })
+}
+
+// Span is the time of the last message, ns.
+func (t *Trace) Span() int64 { return t.items[len(t.items)-1].At }
+
+// Item is the ith message.
+func (t *Trace) Item(i int) Item { return t.items[i] }
 
 // Len is the number of messages.
 func (t *Trace) Len() int { return len(t.items) }

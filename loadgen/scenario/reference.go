@@ -97,6 +97,8 @@ but nothing and 1 cannot be compressed.
 A trace is a text file of one message a line: the time in nanoseconds since the trace's beginning, never decreasing, the
 size of the value in bytes, and a hash of the key (hexadecimal, 0: no key), separated by commas. Lines that begin with #
 are comments. The first line names the format. Sizes below the header's are raised to it; a key's hash becomes the key.
+A fourth number may say the topic, from 1, which is the scenario's of that place. The traces of loadgen record
+(docs/record.md) say the same in binary.
 At most 10,000,000 messages are read. A trace that is shorter than its phase ends sending early; what is due after the
 phase's end is left out.
 

@@ -179,6 +179,7 @@ type Phase struct {
 	Period    time.Duration
 	File      string  // trace
 	Speed     float64 // trace
+	ShapeOnly bool    // trace: only its times
 }
 
 // Objective is what a run must reach: exit status 2 if it does not.

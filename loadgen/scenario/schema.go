@@ -180,6 +180,7 @@ func (p *Phase) table(s *Scenario) []entry {
 		e("period", "Of the sine.", durationValue{at: &p.Period, min: 10 * time.Millisecond, max: day}, "sine"),
 		e("file", "Trace to be replayed: arrivals, sizes and keys, see below.", stringValue{&p.File, 1000, "a path"}, "trace"),
 		e("speed", "How much faster than recorded it is replayed.", floatValue{&p.Speed, 0.01, 1000, ""}, "trace"),
+		e("shape_only", "Only the times are the trace's; sizes, keys and topics are the scenario's.", boolValue{&p.ShapeOnly}, "trace"),
 	}
 }
 
