@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/portask/portask/loadgen/fleet"
 	"github.com/portask/portask/loadgen/launch"
 	"github.com/portask/portask/loadgen/launch/launchtest"
@@ -18,7 +20,7 @@ import (
 	"github.com/portask/portask/loadgen/pace"
 )
 
-func TestMain(m *testing.M) { launchtest.Main(m) }
+func TestMain(m *testing.M) { launchtest.Main(m, func() error { return goleak.Find() }) }
 
 // buildLoadgen builds the command.
 func buildLoadgen(t *testing.T) string {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -68,6 +69,13 @@ func FuzzReadFrame(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\x1b{\"kind\":\"pong\",\"clock\":258}"))
 	f.Add([]byte("\x00\x00\x00\x2b{\"kind\":\"interval\",\"interval\":{\"sent\":1}}  "))
 	f.Add([]byte("\x00\x00\x00\x40{\"kind\":\"result\",\"result\":{\"schema\":2,\"measured\":{\"phases\":[]}}} "))
+	h := pace.NewHistogram()
+	h.RecordValue(5000)
+	body, err := json.Marshal(&frame{Kind: kindInterval, Interval: &interval{Histograms: load.Histograms{E2E: h}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		x, err := readFrame(bytes.NewReader(b), helloBytesMax)
 		if err == nil && (x.Kind == "" || len(b) < 4) {
