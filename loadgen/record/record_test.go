@@ -2,6 +2,7 @@ package record
 
 import (
 	"bytes"
+	"context"
 	"math"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"github.com/portask/portask/broker/wire"
 	"github.com/portask/portask/loadgen/driver/loopback"
 	"github.com/portask/portask/loadgen/driver/portask"
+	"github.com/portask/portask/loadgen/fault"
 	"github.com/portask/portask/loadgen/launch/launchtest"
 	"github.com/portask/portask/loadgen/load"
 	"github.com/portask/portask/loadgen/pace"
@@ -96,6 +98,21 @@ func TestRecordAndReplay(t *testing.T) {
 			if span := time.Duration(tr.Span() - tr.Item(0).At); span < 700*time.Millisecond || span > 1500*time.Millisecond {
 				t.Errorf("span %v, sent for 800 ms", span)
 			}
+			// Ten or so batches a second would make steps; the messages' own times do
+			// not. Most of the windows of 100 ms hold the 200 messages that were sent
+			// in them.
+			near, windows := 0, map[int64]int{}
+			for i := range tr.Len() {
+				windows[(tr.Item(i).At-tr.Item(0).At)/1e8]++
+			}
+			for _, n := range windows {
+				if n > 160 && n < 240 {
+					near++
+				}
+			}
+			if near < 5 {
+				t.Errorf("messages in windows of 100 ms: %v, want some 200 in each of 8", windows)
+			}
 			if got, err := os.ReadDir(filepath.Join(dir, "samples")); err != nil || len(got) != (tr.Len()+sampleEvery-1)/sampleEvery {
 				t.Errorf("%d samples, %v", len(got), err)
 			}
@@ -117,6 +134,47 @@ func TestRecordAndReplay(t *testing.T) {
 				t.Errorf("replayed %+v, mean size %v of %v", c, replayed.Payload.MeanBytes, res.Payload.MeanBytes)
 			}
 		})
+	}
+}
+
+// Connections that break and come back: what was cut off is sent again, and
+// every message is in the trace once.
+func TestReconnects(t *testing.T) {
+	b := launchtest.Start(t)
+	r, end := start(t, Options{})
+	broken, err := fault.Listen(b.Addr(), fault.ProxyOptions{Seed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broken.Close()
+	p, err := Listen("127.0.0.1:0", broken.Addr(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := portask.Open(t.Context(), p.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	res := run(t, plan(t), load.Config{Driver: d, Meanwhile: func(ctx context.Context, _ *load.Run) error {
+		for range 3 {
+			select {
+			case <-time.After(150 * time.Millisecond):
+				broken.Reset()
+			case <-ctx.Done():
+			}
+		}
+		return nil
+	}})
+	d.Close()
+	p.Close()
+	tr, err := end()
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, _ := tr.Recorded()
+	t.Logf("%d retries; %+v", res.Wire.Retries, said)
+	if len(res.Violations) > 0 || said.Messages != res.Counts.Sent || said.Dropped > 0 {
+		t.Errorf("%d messages sent, violations %v; the trace says %+v", res.Counts.Sent, res.Violations, said)
 	}
 }
 
