@@ -64,6 +64,18 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// A full disk does not hide a broken promise from whoever looks at the exit
+// status, and is told all the same.
+func TestVerdictBeforeFiles(t *testing.T) {
+	if _, err := os.Stat("/dev/full"); err != nil {
+		t.Skip("no /dev/full")
+	}
+	out, status := do(t, "run", "--driver", "loopback", "--driver-set", "drop=50", "--duration", "200ms", "--rate", "1000", "-q", "--json", "/dev/full")
+	if status != 4 || !strings.Contains(out, "acknowledged and not delivered") || !strings.Contains(out, "/dev/full") {
+		t.Errorf("exit status %d, want 4:\n%s", status, out)
+	}
+}
+
 // Flags are short for settings; without a file the scenario is a warm-up and
 // one phase.
 func TestFlagsMakeAScenario(t *testing.T) {

@@ -219,10 +219,8 @@ func (f *runFlags) run(ctx context.Context, p *Program, s *scenario.Scenario, st
 		rec.abandon()
 		return err
 	}
-	if err := rec.finish(res, stdout); err != nil {
-		return err
-	}
-	return Verdict(res)
+	// What cannot be written does not hide the verdict, whose exit status wins.
+	return errors.Join(Verdict(res), rec.finish(res, stdout))
 }
 
 func writeFile(name string, flag int, write func(io.Writer) error) error {

@@ -29,6 +29,8 @@ type searchFlags struct {
 	jsonFile string
 	dir      string
 	quiet    bool
+
+	fromGiven bool // otherwise options.From is brought between Min and Max
 }
 
 func (p *Program) searchCommand() *cobra.Command {
@@ -56,6 +58,7 @@ rate is sustained; 4: a message was lost, duplicated, reordered or corrupt.`,
 			if err != nil {
 				return err
 			}
+			f.fromGiven = cmd.Flags().Changed("from")
 			return f.run(cmd.Context(), p, s, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -117,6 +120,9 @@ func (f *searchFlags) run(ctx context.Context, p *Program, s *scenario.Scenario,
 	if err := prober.Validate(); err != nil {
 		return err
 	}
+	if !f.fromGiven {
+		f.options.From = max(min(f.options.From, f.options.Max), f.options.Min)
+	}
 	if _, err := search.New(f.options); err != nil {
 		return err
 	}
@@ -130,6 +136,11 @@ func (f *searchFlags) run(ctx context.Context, p *Program, s *scenario.Scenario,
 		return err
 	}
 	res.Objective, res.Scenario, res.Hash, res.System = prober.Objective(), s.Name, s.Hash(), g.driver.Name()
+	// What cannot be written does not hide the verdict, whose exit status wins.
+	return errors.Join(searchVerdict(res), f.write(res, p, stdout))
+}
+
+func (f *searchFlags) write(res *search.Result, p *Program, stdout io.Writer) error {
 	if err := res.Table(stdout); err != nil {
 		return err
 	}
@@ -148,6 +159,10 @@ func (f *searchFlags) run(ctx context.Context, p *Program, s *scenario.Scenario,
 			return err
 		}
 	}
+	return nil
+}
+
+func searchVerdict(res *search.Result) error {
 	if status := res.ExitStatus(); status != 0 {
 		text := res.String()
 		if res.Violated() {

@@ -119,10 +119,8 @@ func (f *soakFlags) run(ctx context.Context, p *Program, s *scenario.Scenario, o
 		rec.abandon()
 		return err
 	}
-	if err := rec.finish(res.Run, stdout); err != nil {
-		return err
-	}
-	return f.write(res, stdout)
+	// What cannot be written does not hide the verdict, whose exit status wins.
+	return errors.Join(soakVerdict(res), rec.finish(res.Run, stdout), f.write(res, stdout))
 }
 
 func (f *soakFlags) write(res *soak.Result, stdout io.Writer) error {
@@ -143,6 +141,10 @@ func (f *soakFlags) write(res *soak.Result, stdout io.Writer) error {
 			return err
 		}
 	}
+	return nil
+}
+
+func soakVerdict(res *soak.Result) error {
 	if status := res.ExitStatus(); status == 2 && len(res.Alarms) > 0 {
 		var all []string
 		for _, a := range res.Alarms {

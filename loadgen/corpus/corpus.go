@@ -99,7 +99,16 @@ func moduleDir(ctx context.Context, module string) (string, error) {
 	return m.Dir, nil
 }
 
+// readMost refuses what is no file: a pipe without a writer could be waited for
+// without end, and no signal would help.
 func readMost(name string, limit int64) ([]byte, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: is no regular file", name)
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err

@@ -133,3 +133,10 @@ func TestFromModules(t *testing.T) {
 		t.Errorf("described as %q", s)
 	}
 }
+
+// What is no file is refused: opening a pipe would wait for a writer.
+func TestFromFileTakesRegularFiles(t *testing.T) {
+	if _, err := FromFile(os.DevNull); err == nil || !strings.Contains(err.Error(), "regular") {
+		t.Errorf("got %v", err)
+	}
+}

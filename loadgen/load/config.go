@@ -155,6 +155,13 @@ func (c *Config) source(ctx context.Context, run uint64) (src *payload.Source, d
 }
 
 func readSizes(name string) ([]payload.SizeWeight, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() { // opening a pipe could wait without end
+		return nil, fmt.Errorf("%s: is no regular file", name)
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err

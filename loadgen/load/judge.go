@@ -70,7 +70,11 @@ func (res *Result) validity() {
 		invalid(Interrupted, "", "interrupted")
 		return
 	}
-	if !res.Complete {
+	switch {
+	case res.Complete:
+	case c.Unanswered == 0 && c.Lost == 0: // the target is gone
+		invalid(Unsettled, "", "what is stored could not be read to its end when the drain gave up: %d messages were given up by the client, and %d of them are known to have arrived", c.Failed, c.UnackedDelivered)
+	default:
 		invalid(Unsettled, "", "%d messages without an answer and %d acknowledged but not delivered when the drain gave up", c.Unanswered, c.Lost)
 	}
 	if c.Delivered == 0 {

@@ -52,6 +52,7 @@ func TestJudge(t *testing.T) {
 		{"a pacer that spins", func(r *Result) { r.Generator.SpinSeconds = 900 }, 0, "", ""},
 		{"interrupted", func(r *Result) { r.Interrupted = true }, 3, Interrupted, "interrupted"},
 		{"not drained", func(r *Result) { r.Complete = false; r.Counts.Unanswered = 7 }, 3, Unsettled, "7 messages without an answer"},
+		{"target gone", func(r *Result) { r.Complete = false; r.Counts.Failed = 9 }, 3, Unsettled, "what is stored could not be read"},
 		{"nothing", func(r *Result) { r.Counts = verify.Counts{} }, 3, Empty, "nothing was delivered"},
 		{"violation before validity", func(r *Result) { r.Counts.Corrupt = 1; main(r).Sent = 1 }, 4, Corrupt, "corrupt"},
 	} {

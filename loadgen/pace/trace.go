@@ -136,6 +136,13 @@ func parseItem(line string) (Item, error) {
 
 // OpenTrace reads a file.
 func OpenTrace(name string) (*Trace, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() { // opening a pipe could wait without end
+		return nil, fmt.Errorf("%s: is no regular file", name)
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
