@@ -98,21 +98,6 @@ func TestRecordAndReplay(t *testing.T) {
 			if span := time.Duration(tr.Span() - tr.Item(0).At); span < 700*time.Millisecond || span > 1500*time.Millisecond {
 				t.Errorf("span %v, sent for 800 ms", span)
 			}
-			// Ten or so batches a second would make steps; the messages' own times do
-			// not. Most of the windows of 100 ms hold the 200 messages that were sent
-			// in them.
-			near, windows := 0, map[int64]int{}
-			for i := range tr.Len() {
-				windows[(tr.Item(i).At-tr.Item(0).At)/1e8]++
-			}
-			for _, n := range windows {
-				if n > 160 && n < 240 {
-					near++
-				}
-			}
-			if near < 5 {
-				t.Errorf("messages in windows of 100 ms: %v, want some 200 in each of 8", windows)
-			}
 			if got, err := os.ReadDir(filepath.Join(dir, "samples")); err != nil || len(got) != (tr.Len()+sampleEvery-1)/sampleEvery {
 				t.Errorf("%d samples, %v", len(got), err)
 			}
@@ -228,11 +213,13 @@ func start(t *testing.T, o Options) (*Recorder, func() (*pace.Trace, error)) {
 	}
 }
 
-// Frames are found in pieces of any size; a batch that is sent again on another
+// Frames are found in pieces of any size, and messages lie a millisecond apart, as
+// they were made, not at the time of their batch; a batch that is sent again on another
 // connection counts once.
 func TestPiecesAndResends(t *testing.T) {
 	for _, piece := range []int{1, 7, 1 << 20} {
 		r, end := start(t, Options{})
+		r.began = r.began.Add(-time.Second)
 		for range 2 { // the client comes back and sends it again
 			tap := r.Tap()
 			client, server := stream(20, 0)
@@ -257,7 +244,7 @@ func TestPiecesAndResends(t *testing.T) {
 			t.Errorf("pieces of %d: %+v, %d bytes held", piece, said, r.waiting.Load())
 		}
 		for i := range tr.Len() {
-			if x := tr.Item(i); x.Size != uint32(10+i) || x.Topic != 1 || x.Key == 0 || x.At > int64(10*time.Second) {
+			if x := tr.Item(i); x.Size != uint32(10+i) || x.Topic != 1 || x.Key == 0 || x.At < int64(900*time.Millisecond) || i > 0 && x.At-tr.Item(i-1).At != 1e6 { // as the messages' own times
 				t.Errorf("message %d: %+v", i, x)
 			}
 		}
