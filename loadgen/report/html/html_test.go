@@ -100,6 +100,10 @@ func TestPage(t *testing.T) {
 	if strings.Contains(page, "not a result") && strings.Contains(page, `class="charts rejected"`) {
 		t.Error("a valid run is marked as none")
 	}
+	// wide is what narrow windows and paper leave out: no line may be called that.
+	if regexp.MustCompile(`class="[^"]* wide[" ]`).MatchString(page) || !strings.Contains(page, ` bold"`) {
+		t.Error("main lines of charts are missing, or left out with the wide charts")
+	}
 	// Each chart for wide and for narrow windows, faults and the profile marked in it.
 	if wide, narrow := strings.Count(page, `<div class="wide">`), strings.Count(page, `<div class="narrow">`); wide != narrow || wide < 10 {
 		t.Errorf("%d wide charts, %d narrow ones", wide, narrow)

@@ -357,7 +357,7 @@ func (d *drawing) lines() {
 		}
 		wide := ""
 		if l.Wide {
-			wide = " wide"
+			wide = " bold"
 		}
 		dash := ""
 		if l.Dash != "" {
