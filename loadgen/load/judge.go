@@ -90,8 +90,8 @@ func (res *Result) validity() {
 		}
 		l := &p.Latency
 		if reported := min(l.E2E.P99, l.Ack.P99); reported > 0 && float64(l.Lag.P99) > lagShare*float64(reported) {
-			invalid(DispatchLag, p.Name, "the generator's dispatch lag, p99 %v, is more than %.0f %% of the p99 it reports, %v",
-				time.Duration(l.Lag.P99), 100*lagShare, time.Duration(reported))
+			invalid(DispatchLag, p.Name, "the generator's dispatch lag, p99 %v, is %.0f %% of the p99 it would report, more than %.0f %%",
+				time.Duration(l.Lag.P99), 100*float64(l.Lag.P99)/float64(reported), 100*lagShare)
 		}
 		// One message may lie on each end of the phase.
 		if p.Sent*p.Seconds < p.Offered*p.Seconds*(1-rateShare)-2 {

@@ -10,7 +10,9 @@
 //	stall=1s@3s          3 s after the first message it serves nothing for 1 s
 //	drop=10000           every 10,000th message is acknowledged and thrown away
 //	duplicate=10000      every 10,000th is delivered twice
-//	reorder=10000        every 10,000th is delivered after its successor
+//	reorder=10000        every 10,000th is delivered after its successor, but for one
+//	                     that is served alone or last of those served together:
+//	                     Did counts what was done
 //	flip=10000           one bit of every 10,000th is flipped
 //	refuse=10000         every 10,000th is answered with an error and delivered
 //
