@@ -7,15 +7,17 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/portask/portask/broker/config/document"
 )
 
-func FuzzYAML(f *testing.F) { fuzz(f, YAML) }
-func FuzzJSON(f *testing.F) { fuzz(f, JSON) }
-func FuzzTOML(f *testing.F) { fuzz(f, TOML) }
+func FuzzYAML(f *testing.F) { fuzz(f, document.YAML) }
+func FuzzJSON(f *testing.F) { fuzz(f, document.JSON) }
+func FuzzTOML(f *testing.F) { fuzz(f, document.TOML) }
 
 // fuzz: no input makes the parser panic or hang; every refusal names what is
 // wrong; whatever is accepted is read back, in each format, as the same.
-func fuzz(f *testing.F, format Format) {
+func fuzz(f *testing.F, format document.Format) {
 	stories, err := filepath.Glob(filepath.Join("testdata", "*.txtar"))
 	if err != nil {
 		f.Fatal(err)
@@ -26,7 +28,7 @@ func fuzz(f *testing.F, format Format) {
 			f.Fatal(err)
 		}
 		for _, file := range ar.Files {
-			if got, err := FormatOf(file.Name); err == nil && got == format {
+			if got, err := document.FormatOf(file.Name); err == nil && got == format {
 				f.Add(file.Data)
 			}
 		}
@@ -38,7 +40,7 @@ func fuzz(f *testing.F, format Format) {
 		}
 		f.Add(b.Bytes())
 	}
-	deep := map[Format]string{YAML: "[", JSON: `{"a":`, TOML: "a=[["}[format]
+	deep := map[document.Format]string{document.YAML: "[", document.JSON: `{"a":`, document.TOML: "a=[["}[format]
 	f.Add(bytes.Repeat([]byte(deep), 500))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s := newShop()
@@ -56,19 +58,19 @@ func fuzz(f *testing.F, format Format) {
 			}
 			return
 		}
-		for f, ext := range formatNames {
+		for _, f := range []document.Format{document.YAML, document.JSON, document.TOML} {
 			var b bytes.Buffer
 			if err := s.table().Write(&b, f, nil, nil); err != nil {
 				t.Fatal(err)
 			}
 			again := newShop()
 			again.key = s.key // a secret is not written
-			back, err := again.table().load(Sources{File: "x." + ext}, b.Bytes())
+			back, err := again.table().load(Sources{File: "x." + f.String()}, b.Bytes())
 			if err != nil {
-				t.Fatalf("%s: %v\n%s", ext, err, b.Bytes())
+				t.Fatalf("%s: %v\n%s", f, err, b.Bytes())
 			}
 			if ch := Diff(snap, back); len(ch) > 0 {
-				t.Fatalf("%s: %+v\n%s", ext, ch, b.Bytes())
+				t.Fatalf("%s: %+v\n%s", f, ch, b.Bytes())
 			}
 		}
 	})

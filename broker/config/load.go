@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/portask/portask/broker/config/document"
 	"github.com/portask/portask/broker/fault"
 )
 
@@ -68,7 +69,7 @@ func readFile(name string) ([]byte, error) {
 		return nil, unreadable(code, err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, fileBytesMax+1))
+	data, err := io.ReadAll(io.LimitReader(f, document.FileBytesMax+1))
 	if err != nil {
 		return nil, fmt.Errorf("load configuration: %w", err)
 	}
@@ -143,20 +144,20 @@ func (l *loader) set(k *Key, at Origin, name string, err error) {
 }
 
 func (l *loader) fromFile(data []byte) {
-	f, err := FormatOf(l.file)
+	f, err := document.FormatOf(l.file)
 	if err != nil {
 		l.bad(Problem{Origin: Origin{LayerFile, l.file, 0}, Text: err.Error()})
 		return
 	}
-	root, err := parse(f, data)
-	if err == nil && root.kind != kindTable {
-		err = &lineError{root.line, "want settings, not " + kindNames[root.kind]}
+	root, err := document.Parse(f, data)
+	if err == nil && root.Kind != document.Table {
+		err = &document.SyntaxError{Line: root.Line, Text: "want settings, not " + root.Kind.String()}
 	}
 	if err != nil {
 		line := 0
-		var at *lineError
+		var at *document.SyntaxError
 		if errors.As(err, &at) {
-			line = at.line
+			line = at.Line
 		}
 		l.bad(Problem{Origin: Origin{LayerFile, l.file, line}, Text: err.Error()})
 		return
@@ -171,18 +172,18 @@ func (l *loader) fromFile(data []byte) {
 
 // readVersion takes the version out of the file; false if nothing else of it can
 // be understood.
-func (l *loader) readVersion(root *node) bool {
-	f := root.find(versionKey)
+func (l *loader) readVersion(root *document.Node) bool {
+	f := root.Find(versionKey)
 	if f == nil {
 		l.bad(Problem{Origin: Origin{LayerFile, l.file, 1}, Key: versionKey,
 			Text: fmt.Sprintf("is missing; begin the file with the version it is written for, now %d", l.opts.Version)})
 		return true
 	}
-	at := Origin{LayerFile, l.file, f.line}
-	n, err := parseCount(f.value.text)
+	at := Origin{LayerFile, l.file, f.Line}
+	n, err := document.ParseCount(f.Value.Text)
 	switch {
-	case err != nil || f.value.kind != kindInteger || n < 1:
-		l.bad(Problem{Origin: at, Key: versionKey, Text: f.value.want("a whole number from 1 to " + strconv.Itoa(l.opts.Version)).Error()})
+	case err != nil || f.Value.Kind != document.Integer || n < 1:
+		l.bad(Problem{Origin: at, Key: versionKey, Text: f.Value.Want("a whole number from 1 to " + strconv.Itoa(l.opts.Version)).Error()})
 		return true
 	case n > int64(l.opts.Version):
 		l.bad(Problem{Origin: at, Key: versionKey, Text: fmt.Sprintf("is %d; this program knows configurations up to version %d", n, l.opts.Version)})
@@ -193,34 +194,34 @@ func (l *loader) readVersion(root *node) bool {
 }
 
 // walk sets what a table of the file says.
-func (l *loader) walk(table *node, prefix string) {
-	for i := range table.fields {
-		f := &table.fields[i]
-		path := prefix + f.name
-		at := Origin{LayerFile, l.file, f.line}
+func (l *loader) walk(table *document.Node, prefix string) {
+	for i := range table.Fields {
+		f := &table.Fields[i]
+		path := prefix + f.Name
+		at := Origin{LayerFile, l.file, f.Line}
 		k := l.byPath[path]
 		switch {
 		case path == versionKey: // read already
 		case path == schemaKey:
-			if f.value.kind != kindText {
-				l.bad(Problem{Origin: at, Key: path, Text: f.value.want("a string in quotes").Error()})
+			if f.Value.Kind != document.Text {
+				l.bad(Problem{Origin: at, Key: path, Text: f.Value.Want("a string in quotes").Error()})
 			}
 		case k != nil && l.settings[k].Origin.Layer == LayerFile: // once as a dotted name
 			l.bad(Problem{Origin: at, Key: path, Text: fmt.Sprintf("is there twice, first in line %d", l.settings[k].Origin.Line)})
 		case k != nil:
-			at.Line = max(at.Line, f.value.line)
-			l.set(k, at, path, k.Value.setNode(&f.value))
+			at.Line = max(at.Line, f.Value.Line)
+			l.set(k, at, path, k.Value.setNode(&f.Value))
 		case !l.tables[path]:
 			p := Problem{Origin: at, Key: shortened(path), Text: "unknown key"}
 			if len(l.problems) < suggestionsMax {
 				p.Nearest = l.nearest(path)
 			}
 			l.bad(p)
-		case f.value.kind == kindNone: // a section with all its lines commented out
-		case f.value.kind != kindTable:
-			l.bad(Problem{Origin: at, Key: path, Text: f.value.want("a table of settings").Error()})
+		case f.Value.Kind == document.None: // a section with all its lines commented out
+		case f.Value.Kind != document.Table:
+			l.bad(Problem{Origin: at, Key: path, Text: f.Value.Want("a table of settings").Error()})
 		default:
-			l.walk(&f.value, path+".")
+			l.walk(&f.Value, path+".")
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/txtar"
 
+	"github.com/portask/portask/broker/config/document"
 	"github.com/portask/portask/broker/fault"
 )
 
@@ -120,7 +121,7 @@ func TestErrorIsAFault(t *testing.T) {
 func TestFileTooLong(t *testing.T) {
 	for _, name := range []string{"a.yaml", "a.json", "a.toml"} {
 		file := filepath.Join(t.TempDir(), name)
-		if err := os.WriteFile(file, bytes.Repeat([]byte("# a\n"), fileBytesMax/4+1), 0o644); err != nil {
+		if err := os.WriteFile(file, bytes.Repeat([]byte("# a\n"), document.FileBytesMax/4+1), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		_, err := newShop().table().Load(Sources{File: file})
@@ -133,10 +134,10 @@ func TestFileTooLong(t *testing.T) {
 // The worst of the files that are no configuration is refused quickly too.
 func TestHostileFile(t *testing.T) {
 	var wide, unknown strings.Builder
-	for i := range fieldsMax + 1 {
+	for i := range document.FieldsMax + 1 {
 		fmt.Fprintf(&wide, "k%d: 1\n", i)
 	}
-	for i := range fieldsMax - 1 {
+	for i := range document.FieldsMax - 1 {
 		fmt.Fprintf(&unknown, "place%d: 1\n", i)
 	}
 	for text, want := range map[string]string{
@@ -174,7 +175,7 @@ func TestSecret(t *testing.T) {
 	var b bytes.Buffer
 	s := newShop()
 	s.key = "hunter2"
-	if err := s.table().Write(&b, YAML, nil, nil); err != nil || strings.Contains(b.String(), "hunter2") {
+	if err := s.table().Write(&b, document.YAML, nil, nil); err != nil || strings.Contains(b.String(), "hunter2") {
 		t.Errorf("%v\n%s", err, b.String())
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/portask/portask/broker/config/document"
 )
 
 // Migration turns a file of version To-1 (or any before, down to the Migration
@@ -26,7 +28,7 @@ type Move struct {
 
 // migrate applies what has changed since the file's version. Values keep their
 // lines, so that problems are shown where the user wrote them.
-func (l *loader) migrate(root *node) {
+func (l *loader) migrate(root *document.Node) {
 	for _, m := range l.opts.Migrations {
 		if m.To <= l.version {
 			continue
@@ -37,12 +39,12 @@ func (l *loader) migrate(root *node) {
 	}
 }
 
-func (l *loader) move(root *node, to int, mv Move) {
+func (l *loader) move(root *document.Node, to int, mv Move) {
 	f, ok := take(root, strings.Split(mv.From, "."))
 	if !ok {
 		return
 	}
-	at := Origin{LayerFile, l.file, f.line}
+	at := Origin{LayerFile, l.file, f.Line}
 	why := ""
 	if mv.Why != "" {
 		why = ": " + mv.Why
@@ -51,13 +53,13 @@ func (l *loader) move(root *node, to int, mv Move) {
 		l.notes = append(l.notes, fmt.Sprintf("%s: %s is gone since version %d%s", at, mv.From, to, why))
 		return
 	}
-	if mv.Text != nil && f.value.kind != kindTable && f.value.kind != kindList {
-		text, err := mv.Text(f.value.text)
+	if mv.Text != nil && f.Value.Kind != document.Table && f.Value.Kind != document.List {
+		text, err := mv.Text(f.Value.Text)
 		if err != nil {
 			l.bad(Problem{Origin: at, Key: mv.From, Text: err.Error()})
 			return
 		}
-		f.value.kind, f.value.text = kindText, text
+		f.Value.Kind, f.Value.Text = document.Text, text
 	}
 	l.notes = append(l.notes, fmt.Sprintf("%s: %s is %s since version %d%s", at, mv.From, mv.To, to, why))
 	if err := put(root, strings.Split(mv.To, "."), f); err != nil {
@@ -66,36 +68,36 @@ func (l *loader) move(root *node, to int, mv Move) {
 }
 
 // take removes a field from the tree.
-func take(n *node, path []string) (field, bool) {
+func take(n *document.Node, path []string) (document.Field, bool) {
 	for ; len(path) > 1; path = path[1:] {
-		f := n.find(path[0])
-		if f == nil || f.value.kind != kindTable {
-			return field{}, false
+		f := n.Find(path[0])
+		if f == nil || f.Value.Kind != document.Table {
+			return document.Field{}, false
 		}
-		n = &f.value
+		n = &f.Value
 	}
-	i := slices.IndexFunc(n.fields, func(f field) bool { return f.name == path[0] })
+	i := slices.IndexFunc(n.Fields, func(f document.Field) bool { return f.Name == path[0] })
 	if i < 0 {
-		return field{}, false
+		return document.Field{}, false
 	}
-	f := n.fields[i]
-	n.fields = slices.Delete(n.fields, i, i+1)
+	f := n.Fields[i]
+	n.Fields = slices.Delete(n.Fields, i, i+1)
 	return f, true
 }
 
 // put adds a field, with the tables above it.
-func put(n *node, path []string, f field) error {
+func put(n *document.Node, path []string, f document.Field) error {
 	for ; len(path) > 1; path = path[1:] {
-		next := n.find(path[0])
+		next := n.Find(path[0])
 		if next == nil {
-			n.fields = append(n.fields, field{name: path[0], line: f.line, value: node{kind: kindTable, line: f.line}})
-			next = &n.fields[len(n.fields)-1]
+			n.Fields = append(n.Fields, document.Field{Name: path[0], Line: f.Line, Value: document.Node{Kind: document.Table, Line: f.Line}})
+			next = &n.Fields[len(n.Fields)-1]
 		}
-		if next.value.kind != kindTable {
-			return fmt.Errorf("cannot move: %s is no table", quoted(path[0]))
+		if next.Value.Kind != document.Table {
+			return fmt.Errorf("cannot move: %s is no table", document.Quoted(path[0]))
 		}
-		n = &next.value
+		n = &next.Value
 	}
-	f.name = path[0]
-	return n.add(f)
+	f.Name = path[0]
+	return n.Add(f)
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/portask/portask/broker/config/document"
 )
 
 // Reference writes the table as Markdown: a section for each area, a line for
@@ -78,16 +80,16 @@ func (s *Schema) object(prefix string) map[string]any {
 	return map[string]any{"type": []string{"object", "null"}, "properties": props, "additionalProperties": false}
 }
 
-func jsonDefault(n node) any {
-	switch n.kind {
-	case kindList:
-		out := make([]any, len(n.items))
-		for i := range n.items {
-			out[i] = jsonDefault(n.items[i])
+func jsonDefault(n document.Node) any {
+	switch n.Kind {
+	case document.List:
+		out := make([]any, len(n.Items))
+		for i := range n.Items {
+			out[i] = jsonDefault(n.Items[i])
 		}
 		return out
-	case kindText:
-		return n.text
+	case document.Text:
+		return n.Text
 	}
-	return json.RawMessage(n.text) // a number or a boolean
+	return json.RawMessage(n.Text) // a number or a boolean
 }

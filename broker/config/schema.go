@@ -5,6 +5,8 @@ import (
 	"iter"
 	"regexp"
 	"strings"
+
+	"github.com/portask/portask/broker/config/document"
 )
 
 // Key is one setting. Adding a setting to a program is adding a Key to its
@@ -168,7 +170,7 @@ func (s *Schema) nearest(path string) string {
 	last := path[strings.LastIndexByte(path, '.')+1:]
 	best, bestAt := "", 1+max(2, len(path)/4)
 	consider := func(name string) {
-		d := distance(path, name)
+		d := document.Distance(path, name)
 		if tail := name[strings.LastIndexByte(name, '.')+1:]; tail == last {
 			d = min(d, 2) // right name, wrong place
 		}
@@ -188,34 +190,9 @@ func (s *Schema) nearest(path string) string {
 
 // nearestEnv is nearest for variables.
 func (s *Schema) nearestEnv(name string) string {
-	best, bestAt := "", 1+max(2, len(name)/4)
-	for _, k := range s.keys {
-		if d := distance(name, k.env); d < bestAt {
-			best, bestAt = k.env, d
-		}
+	names := make([]string, len(s.keys))
+	for i, k := range s.keys {
+		names[i] = k.env
 	}
-	return best
-}
-
-// distance is Levenshtein's, over bytes, of names cut to 64 bytes: the names of
-// a table are short, those of a hostile file need not be.
-func distance(a, b string) int {
-	const most = 64
-	a, b = a[:min(len(a), most)], b[:min(len(b), most)]
-	var row [most + 1]int
-	for j := range len(b) + 1 {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			d := diagonal
-			if a[i] != b[j] {
-				d = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], d
-		}
-	}
-	return row[len(b)]
+	return document.Nearest(name, names)
 }

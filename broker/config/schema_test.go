@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/portask/portask/broker/config/document"
 )
 
 // A table that contradicts itself is found when it is made.
@@ -45,21 +47,6 @@ func TestContradictions(t *testing.T) {
 	}
 }
 
-func TestDistance(t *testing.T) {
-	long := strings.Repeat("a", 1000)
-	for _, c := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"", "abc", 3}, {"listen", "lisen", 1}, {"kitten", "sitting", 3}, {"ab", "ba", 2}, {long, long + "b", 0}, {long, "", 64}} {
-		if d := distance(c.a, c.b); d != c.want {
-			t.Errorf("%.10q, %.10q: %d, want %d", c.a, c.b, d, c.want)
-		}
-		if d := distance(c.b, c.a); d != c.want {
-			t.Errorf("%.10q, %.10q: %d, want %d", c.b, c.a, d, c.want)
-		}
-	}
-}
-
 // Every number takes its own limits and nothing beyond, through every layer.
 func TestLimitsAreInclusive(t *testing.T) {
 	for k := range newShop().table().Keys() {
@@ -89,17 +76,17 @@ func TestWriteReadsBack(t *testing.T) {
 	for _, name := range []string{"x", "true", "NO", "0x1F", "1e3", "64MiB", "30s", "-", "~", "null", "2001-01-01", "1.5", "a.b/c-d", "=", " x", "0o17", "1_000", "y"} {
 		plain.name = name
 		for _, s := range []*shop{plain, nasty} {
-			for f, ext := range formatNames {
+			for _, f := range []document.Format{document.YAML, document.JSON, document.TOML} {
 				var b bytes.Buffer
 				if err := s.table().Write(&b, f, []string{"A head.", "", "Of three lines."}, nil); err != nil {
 					t.Fatal(err)
 				}
 				got := newShop()
 				got.key = s.key
-				if _, err := got.table().load(Sources{File: "x." + ext}, b.Bytes()); err != nil {
+				if _, err := got.table().load(Sources{File: "x." + f.String()}, b.Bytes()); err != nil {
 					t.Fatalf("%v\n%s", err, b.String())
 				} else if fmt.Sprint(*got) != fmt.Sprint(*s) {
-					t.Errorf("%s:\ngot  %q\nwant %q\n%s", ext, fmt.Sprint(*got), fmt.Sprint(*s), b.String())
+					t.Errorf("%s:\ngot  %q\nwant %q\n%s", f, fmt.Sprint(*got), fmt.Sprint(*s), b.String())
 				}
 			}
 		}
@@ -109,8 +96,8 @@ func TestWriteReadsBack(t *testing.T) {
 func TestWriteEntries(t *testing.T) {
 	s := newShop()
 	s.open, s.deep = true, 7
-	for f, want := range map[Format]string{
-		YAML: `# Head.
+	for f, want := range map[document.Format]string{
+		document.YAML: `# Head.
 version: 3
 
 # Where it is.
@@ -126,7 +113,7 @@ goods:
   # The assortment. List of tea, milk, rope, nails. Live.
   sells: [tea, milk]
 `,
-		TOML: `# Head.
+		document.TOML: `# Head.
 version = 3
 
 # Where it is.
@@ -143,7 +130,7 @@ depth = 7
 # The assortment. List of tea, milk, rope, nails. Live.
 sells = ["tea", "milk"]
 `,
-		JSON: `{
+		document.JSON: `{
   "version": 3,
   "place": {
     "open": true,
@@ -163,7 +150,7 @@ sells = ["tea", "milk"]
 			t.Errorf("%v: %v\ngot:\n%s\nwant:\n%s", f, err, b.String(), want)
 		}
 	}
-	if err := s.table().Write(&bytes.Buffer{}, YAML, nil, []Entry{{Path: "place.door"}}); err == nil {
+	if err := s.table().Write(&bytes.Buffer{}, document.YAML, nil, []Entry{{Path: "place.door"}}); err == nil {
 		t.Error("an unknown entry was written")
 	}
 }

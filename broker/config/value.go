@@ -3,11 +3,12 @@ package config
 import (
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/portask/portask/broker/config/document"
 )
 
 // Value is a field that a setting is read into. The constructors of this
@@ -28,11 +29,11 @@ type Value interface {
 	// is unchanged.
 	setText(text string) error
 	// setNode is setText for a value of a file, whose type must be right.
-	setNode(n *node) error
+	setNode(n *document.Node) error
 	// check holds the present value against the limits.
 	check() error
 	// node is what the field holds, as a file would say it.
-	node() node
+	node() document.Node
 	// schema is the JSON Schema of what a file may say.
 	schema() map[string]any
 }
@@ -49,11 +50,11 @@ type text struct {
 // describes that in the reference.
 func String(p *string, means string, valid func(string) error) Value { return text{p, valid, means} }
 
-func (v text) String() string { return *v.p }
-func (v text) Type() string   { return "string" }
-func (v text) Limits() string { return v.means }
-func (v text) node() node     { return node{kind: kindText, text: *v.p} }
-func (v text) check() error   { return v.accept(*v.p) }
+func (v text) String() string      { return *v.p }
+func (v text) Type() string        { return "string" }
+func (v text) Limits() string      { return v.means }
+func (v text) node() document.Node { return document.Node{Kind: document.Text, Text: *v.p} }
+func (v text) check() error        { return v.accept(*v.p) }
 
 func (v text) accept(s string) error {
 	if v.valid == nil {
@@ -70,11 +71,11 @@ func (v text) setText(s string) error {
 	return nil
 }
 
-func (v text) setNode(n *node) error {
-	if n.kind != kindText {
-		return n.want("a string in quotes")
+func (v text) setNode(n *document.Node) error {
+	if n.Kind != document.Text {
+		return n.Want("a string in quotes")
 	}
-	return v.setText(n.text)
+	return v.setText(n.Text)
 }
 
 func (v text) schema() map[string]any { return map[string]any{"type": "string"} }
@@ -86,11 +87,11 @@ type boolean struct{ p *bool }
 // Bool is a setting of true or false.
 func Bool(p *bool) Value { return boolean{p} }
 
-func (v boolean) String() string { return strconv.FormatBool(*v.p) }
-func (v boolean) Type() string   { return "bool" }
-func (v boolean) Limits() string { return "" }
-func (v boolean) node() node     { return node{kind: kindBool, text: v.String()} }
-func (v boolean) check() error   { return nil }
+func (v boolean) String() string      { return strconv.FormatBool(*v.p) }
+func (v boolean) Type() string        { return "bool" }
+func (v boolean) Limits() string      { return "" }
+func (v boolean) node() document.Node { return document.Node{Kind: document.Bool, Text: v.String()} }
+func (v boolean) check() error        { return nil }
 
 func (v boolean) setText(s string) error {
 	switch s {
@@ -98,14 +99,14 @@ func (v boolean) setText(s string) error {
 		*v.p = s == "true"
 		return nil
 	}
-	return fmt.Errorf("%s: want true or false", quoted(s))
+	return fmt.Errorf("%s: want true or false", document.Quoted(s))
 }
 
-func (v boolean) setNode(n *node) error {
-	if n.kind != kindBool {
-		return n.want("true or false")
+func (v boolean) setNode(n *document.Node) error {
+	if n.Kind != document.Bool {
+		return n.Want("true or false")
 	}
-	return v.setText(n.text)
+	return v.setText(n.Text)
 }
 
 func (v boolean) schema() map[string]any { return map[string]any{"type": "boolean"} }
@@ -182,11 +183,11 @@ func (v *Number) format(n int64) string {
 	}
 	switch v.unit {
 	case unitBytes:
-		return FormatSize(n)
+		return document.FormatSize(n)
 	case unitNano:
-		return FormatDuration(time.Duration(n))
+		return document.FormatDuration(time.Duration(n))
 	case unitMilli:
-		return FormatDuration(time.Duration(n) * time.Millisecond)
+		return document.FormatDuration(time.Duration(n) * time.Millisecond)
 	}
 	return strconv.FormatInt(n, 10)
 }
@@ -251,27 +252,27 @@ func (v *Number) putWithin(n int64, s string) error {
 func (v *Number) parse(s string) (int64, error) {
 	switch v.unit {
 	case unitBytes:
-		n, err := ParseSize(s)
+		n, err := document.ParseSize(s)
 		if err != nil {
-			return 0, fmt.Errorf("%s: want %s", quoted(s), v.wanted())
+			return 0, fmt.Errorf("%s: want %s", document.Quoted(s), v.wanted())
 		}
 		return n, nil
 	case unitNano, unitMilli:
-		d, err := ParseDuration(s)
+		d, err := document.ParseDuration(s)
 		if err != nil {
-			return 0, fmt.Errorf("%s: want %s", quoted(s), v.wanted())
+			return 0, fmt.Errorf("%s: want %s", document.Quoted(s), v.wanted())
 		}
 		if v.unit == unitNano {
 			return int64(d), nil
 		}
 		if d%time.Millisecond != 0 {
-			return 0, fmt.Errorf("%s: want whole milliseconds", quoted(s))
+			return 0, fmt.Errorf("%s: want whole milliseconds", document.Quoted(s))
 		}
 		return d.Milliseconds(), nil
 	}
-	n, err := parseCount(s)
+	n, err := document.ParseCount(s)
 	if err != nil {
-		return 0, fmt.Errorf("%s: want %s", quoted(s), v.wanted())
+		return 0, fmt.Errorf("%s: want %s", document.Quoted(s), v.wanted())
 	}
 	return n, nil
 }
@@ -293,32 +294,32 @@ func (v *Number) wanted() string {
 	return s
 }
 
-func (v *Number) setNode(n *node) error {
+func (v *Number) setNode(n *document.Node) error {
 	switch {
-	case n.kind == kindText && v.unit == unitCount:
-		if !slices.ContainsFunc(v.words, func(w Word[int64]) bool { return w.Text == n.text }) {
-			return n.want(v.wanted())
+	case n.Kind == document.Text && v.unit == unitCount:
+		if !slices.ContainsFunc(v.words, func(w Word[int64]) bool { return w.Text == n.Text }) {
+			return n.Want(v.wanted())
 		}
-	case n.kind == kindInteger && (v.unit == unitCount || v.unit == unitBytes):
-		i, err := parseCount(n.text)
+	case n.Kind == document.Integer && (v.unit == unitCount || v.unit == unitBytes):
+		i, err := document.ParseCount(n.Text)
 		if err != nil {
-			return n.want(v.wanted())
+			return n.Want(v.wanted())
 		}
-		return v.putWithin(i, n.text)
-	case n.kind != kindText:
-		return n.want(v.wanted())
+		return v.putWithin(i, n.Text)
+	case n.Kind != document.Text:
+		return n.Want(v.wanted())
 	}
-	return v.setText(n.text)
+	return v.setText(n.Text)
 }
 
-func (v *Number) node() node {
+func (v *Number) node() document.Node {
 	s := v.String()
 	if v.unit == unitCount {
-		if _, err := parseCount(s); err == nil {
-			return node{kind: kindInteger, text: s}
+		if _, err := document.ParseCount(s); err == nil {
+			return document.Node{Kind: document.Integer, Text: s}
 		}
 	}
-	return node{kind: kindText, text: s}
+	return document.Node{Kind: document.Text, Text: s}
 }
 
 func (v *Number) schema() map[string]any {
@@ -326,9 +327,9 @@ func (v *Number) schema() map[string]any {
 	switch v.unit {
 	case unitBytes:
 		any1 = append(any1, map[string]any{"type": "integer", "minimum": v.min, "maximum": v.max},
-			map[string]any{"type": "string", "pattern": sizePattern})
+			map[string]any{"type": "string", "pattern": document.SizePattern})
 	case unitNano, unitMilli:
-		any1 = append(any1, map[string]any{"type": "string", "pattern": durationPattern})
+		any1 = append(any1, map[string]any{"type": "string", "pattern": document.DurationPattern})
 	default:
 		any1 = append(any1, map[string]any{"type": "integer", "minimum": v.min, "maximum": v.max})
 	}
@@ -367,9 +368,9 @@ func (v oneOf[T]) String() string {
 	return fmt.Sprint(*v.p)
 }
 
-func (v oneOf[T]) Type() string   { return "word" }
-func (v oneOf[T]) Limits() string { return enumerate(texts(v.words)) }
-func (v oneOf[T]) node() node     { return node{kind: kindText, text: v.String()} }
+func (v oneOf[T]) Type() string        { return "word" }
+func (v oneOf[T]) Limits() string      { return enumerate(texts(v.words)) }
+func (v oneOf[T]) node() document.Node { return document.Node{Kind: document.Text, Text: v.String()} }
 
 func (v oneOf[T]) check() error {
 	if !slices.ContainsFunc(v.words, func(w Word[T]) bool { return w.Value == *v.p }) {
@@ -381,17 +382,17 @@ func (v oneOf[T]) check() error {
 func (v oneOf[T]) setText(s string) error {
 	i := slices.IndexFunc(v.words, func(w Word[T]) bool { return w.Text == s })
 	if i < 0 {
-		return fmt.Errorf("%s: want %s", quoted(s), v.Limits())
+		return fmt.Errorf("%s: want %s", document.Quoted(s), v.Limits())
 	}
 	*v.p = v.words[i].Value
 	return nil
 }
 
-func (v oneOf[T]) setNode(n *node) error {
-	if n.kind != kindText {
-		return n.want(v.Limits())
+func (v oneOf[T]) setNode(n *document.Node) error {
+	if n.Kind != document.Text {
+		return n.Want(v.Limits())
 	}
-	return v.setText(n.text)
+	return v.setText(n.Text)
 }
 
 func (v oneOf[T]) schema() map[string]any { return map[string]any{"enum": texts(v.words)} }
@@ -419,10 +420,10 @@ func (v several[T]) String() string { return strings.Join(v.names(), ",") }
 func (v several[T]) Type() string   { return "list" }
 func (v several[T]) Limits() string { return "of " + strings.Join(texts(v.words), ", ") }
 
-func (v several[T]) node() node {
-	n := node{kind: kindList}
+func (v several[T]) node() document.Node {
+	n := document.Node{Kind: document.List}
 	for _, name := range v.names() {
-		n.items = append(n.items, node{kind: kindText, text: name})
+		n.Items = append(n.Items, document.Node{Kind: document.Text, Text: name})
 	}
 	return n
 }
@@ -443,7 +444,7 @@ func (v several[T]) parse(names []string) ([]T, error) {
 		if err := (oneOf[T]{&x, v.words}).setText(s); err != nil {
 			errs = append(errs, err)
 		} else if slices.Contains(out, x) {
-			errs = append(errs, fmt.Errorf("%s is there twice", quoted(s)))
+			errs = append(errs, fmt.Errorf("%s is there twice", document.Quoted(s)))
 		} else {
 			out = append(out, x)
 		}
@@ -472,16 +473,16 @@ func (v several[T]) setText(s string) error {
 	return v.set(names)
 }
 
-func (v several[T]) setNode(n *node) error {
-	if n.kind != kindList {
-		return n.want("a list " + v.Limits())
+func (v several[T]) setNode(n *document.Node) error {
+	if n.Kind != document.List {
+		return n.Want("a list " + v.Limits())
 	}
-	names := make([]string, len(n.items))
-	for i := range n.items {
-		if n.items[i].kind != kindText {
-			return n.items[i].want("an item " + v.Limits())
+	names := make([]string, len(n.Items))
+	for i := range n.Items {
+		if n.Items[i].Kind != document.Text {
+			return n.Items[i].Want("an item " + v.Limits())
 		}
-		names[i] = n.items[i].text
+		names[i] = n.Items[i].Text
 	}
 	return v.set(names)
 }
@@ -506,31 +507,4 @@ func enumerate(s []string) string {
 		return strings.Join(s, "")
 	}
 	return strings.Join(s[:len(s)-1], ", ") + " or " + s[len(s)-1]
-}
-
-// quoted shows a value in an error, at most some 60 bytes of it.
-func quoted(s string) string {
-	if len(s) > 60 {
-		return strconv.Quote(s[:57]) + "..."
-	}
-	return strconv.Quote(s)
-}
-
-// parseCount reads a whole decimal number, as all three formats write it:
-// digits that may be grouped by single underscores, no leading zero.
-func parseCount(s string) (int64, error) {
-	digits := strings.TrimLeft(s, "+-")
-	if len(s)-len(digits) > 1 || digits == "" || len(digits) > 1 && digits[0] == '0' {
-		return 0, strconv.ErrSyntax
-	}
-	for i := range len(digits) {
-		if c := digits[i]; (c < '0' || c > '9') && (c != '_' || i == 0 || i == len(digits)-1 || digits[i-1] == '_') {
-			return 0, strconv.ErrSyntax
-		}
-	}
-	n, err := strconv.ParseInt(strings.ReplaceAll(s, "_", ""), 10, 64)
-	if err != nil && errors.Is(err, strconv.ErrRange) && s[0] != '-' {
-		return math.MaxInt64, nil // beyond every limit, which then says so
-	}
-	return n, err
 }

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/portask/portask/broker/config/document"
 )
 
 // Entry is a setting of a file to be written.
@@ -22,15 +24,15 @@ type Entry struct {
 // if there are none, each under a comment (JSON has no comments). head is the
 // comment at the top, a line each. What Write writes, Load reads back as it was.
 // A Secret setting is left out: a sample is meant to be passed on.
-func (s *Schema) Write(w io.Writer, f Format, head []string, entries []Entry) error {
+func (s *Schema) Write(w io.Writer, f document.Format, head []string, entries []Entry) error {
 	if entries == nil {
 		for _, k := range s.keys {
 			entries = append(entries, Entry{Path: k.path})
 		}
 	}
 	comments := map[string]string{}
-	root := &node{kind: kindTable}
-	root.fields = append(root.fields, field{name: versionKey, value: node{kind: kindInteger, text: strconv.Itoa(s.opts.Version)}})
+	root := &document.Node{Kind: document.Table}
+	root.Fields = append(root.Fields, document.Field{Name: versionKey, Value: document.Node{Kind: document.Integer, Text: strconv.Itoa(s.opts.Version)}})
 	for _, a := range s.areas {
 		comments[a.Name] = a.Doc
 	}
@@ -45,19 +47,19 @@ func (s *Schema) Write(w io.Writer, f Format, head []string, entries []Entry) er
 		if comments[e.Path] = e.Comment; e.Comment == "" {
 			comments[e.Path] = k.comment()
 		}
-		if err := put(root, strings.Split(k.path, "."), field{value: k.Value.node()}); err != nil {
+		if err := put(root, strings.Split(k.path, "."), document.Field{Value: k.Value.node()}); err != nil {
 			return err
 		}
 	}
 	p := printer{comments: comments}
 	switch f {
-	case YAML:
+	case document.YAML:
 		p.head(head)
 		p.yaml(root, "", "")
-	case TOML:
+	case document.TOML:
 		p.head(head)
 		p.toml(root, "")
-	case JSON:
+	case document.JSON:
 		p.json(root, "")
 		p.b = append(p.b, '\n')
 	default:
@@ -133,69 +135,69 @@ func (p *printer) comment(indent, path string) {
 	}
 }
 
-func (p *printer) yaml(table *node, prefix, indent string) {
-	for i := range table.fields {
-		f := &table.fields[i]
-		if prefix == "" && f.value.kind == kindTable {
+func (p *printer) yaml(table *document.Node, prefix, indent string) {
+	for i := range table.Fields {
+		f := &table.Fields[i]
+		if prefix == "" && f.Value.Kind == document.Table {
 			p.b = append(p.b, '\n')
 		}
-		p.comment(indent, prefix+f.name)
-		p.printf("%s%s:", indent, f.name)
-		switch f.value.kind {
-		case kindTable:
+		p.comment(indent, prefix+f.Name)
+		p.printf("%s%s:", indent, f.Name)
+		switch f.Value.Kind {
+		case document.Table:
 			p.b = append(p.b, '\n')
-			p.yaml(&f.value, prefix+f.name+".", indent+"  ")
-		case kindList:
-			p.printf(" [%s]\n", strings.Join(scalars(f.value.items, yamlScalar), ", "))
+			p.yaml(&f.Value, prefix+f.Name+".", indent+"  ")
+		case document.List:
+			p.printf(" [%s]\n", strings.Join(scalars(f.Value.Items, yamlScalar), ", "))
 		default:
-			p.printf(" %s\n", yamlScalar(&f.value))
+			p.printf(" %s\n", yamlScalar(&f.Value))
 		}
 	}
 }
 
-func (p *printer) toml(table *node, prefix string) {
-	var below []*field
-	for i := range table.fields {
-		f := &table.fields[i]
-		if f.value.kind == kindTable {
+func (p *printer) toml(table *document.Node, prefix string) {
+	var below []*document.Field
+	for i := range table.Fields {
+		f := &table.Fields[i]
+		if f.Value.Kind == document.Table {
 			below = append(below, f)
 			continue
 		}
-		p.comment("", prefix+f.name)
-		if f.value.kind == kindList {
-			p.printf("%s = [%s]\n", f.name, strings.Join(scalars(f.value.items, tomlScalar), ", "))
+		p.comment("", prefix+f.Name)
+		if f.Value.Kind == document.List {
+			p.printf("%s = [%s]\n", f.Name, strings.Join(scalars(f.Value.Items, tomlScalar), ", "))
 		} else {
-			p.printf("%s = %s\n", f.name, tomlScalar(&f.value))
+			p.printf("%s = %s\n", f.Name, tomlScalar(&f.Value))
 		}
 	}
 	for _, f := range below {
 		p.b = append(p.b, '\n')
-		p.comment("", prefix+f.name)
-		p.printf("[%s%s]\n", prefix, f.name)
-		p.toml(&f.value, prefix+f.name+".")
+		p.comment("", prefix+f.Name)
+		p.printf("[%s%s]\n", prefix, f.Name)
+		p.toml(&f.Value, prefix+f.Name+".")
 	}
 }
 
-func (p *printer) json(n *node, indent string) {
-	switch n.kind {
-	case kindTable:
+func (p *printer) json(n *document.Node, indent string) {
+	switch n.Kind {
+	case document.Table:
 		p.b = append(p.b, '{')
-		for i := range n.fields {
+		for i := range n.Fields {
 			if i > 0 {
 				p.b = append(p.b, ',')
 			}
-			p.printf("\n%s  %s: ", indent, jsonString(n.fields[i].name))
-			p.json(&n.fields[i].value, indent+"  ")
+			p.printf("\n%s  %s: ", indent, jsonString(n.Fields[i].Name))
+			p.json(&n.Fields[i].Value, indent+"  ")
 		}
 		p.printf("\n%s}", indent)
-	case kindList:
-		p.printf("[%s]", strings.Join(scalars(n.items, jsonScalar), ", "))
+	case document.List:
+		p.printf("[%s]", strings.Join(scalars(n.Items, jsonScalar), ", "))
 	default:
 		p.printf("%s", jsonScalar(n))
 	}
 }
 
-func scalars(items []node, write func(*node) string) []string {
+func scalars(items []document.Node, write func(*document.Node) string) []string {
 	out := make([]string, len(items))
 	for i := range items {
 		out[i] = write(&items[i])
@@ -203,11 +205,11 @@ func scalars(items []node, write func(*node) string) []string {
 	return out
 }
 
-func jsonScalar(n *node) string {
-	if n.kind == kindText {
-		return jsonString(n.text)
+func jsonScalar(n *document.Node) string {
+	if n.Kind == document.Text {
+		return jsonString(n.Text)
 	}
-	return n.text
+	return n.Text
 }
 
 func jsonString(s string) string {
@@ -218,24 +220,24 @@ func jsonString(s string) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-func tomlScalar(n *node) string {
-	if n.kind == kindText {
-		return quote(n.text)
+func tomlScalar(n *document.Node) string {
+	if n.Kind == document.Text {
+		return quote(n.Text)
 	}
-	return n.text
+	return n.Text
 }
 
 // yamlScalar leaves quotes away where every reader of YAML agrees that the text
 // is a string.
-func yamlScalar(n *node) string {
-	if n.kind != kindText {
-		return n.text
+func yamlScalar(n *document.Node) string {
+	if n.Kind != document.Text {
+		return n.Text
 	}
-	if s := n.text; plain.MatchString(s) && !slices.Contains(yamlWords, strings.ToLower(s)) &&
+	if s := n.Text; plain.MatchString(s) && !slices.Contains(yamlWords, strings.ToLower(s)) &&
 		strings.ContainsFunc(s, unicode.IsLetter) && !looksLikeNumber(s) {
 		return s
 	}
-	return quote(n.text)
+	return quote(n.Text)
 }
 
 var yamlWords = []string{"true", "false", "yes", "no", "on", "off", "y", "n", "null"}
@@ -248,10 +250,10 @@ func looksLikeNumber(s string) bool {
 	if s[0] < '0' || s[0] > '9' {
 		return false
 	}
-	if _, err := ParseSize(s); err == nil {
+	if _, err := document.ParseSize(s); err == nil {
 		return false
 	}
-	_, err := ParseDuration(s)
+	_, err := document.ParseDuration(s)
 	return err != nil
 }
 

@@ -20,7 +20,8 @@ const picture = `
 	broker/bus:                   broker/fault
 	broker/compression:           broker/fault broker/message
 	broker/serialization:         broker/fault broker/message
-	broker/config:                broker/fault
+	broker/config/document:
+	broker/config:                broker/config/document broker/fault
 	broker/sysmetrics:            broker/fault
 	broker/monitor/latency:
 	broker/wire:                  broker/fault broker/message
@@ -43,7 +44,7 @@ const picture = `
 
 	broker/cmd/portask:           broker/...
 
-	loadgen/...:                  loadgen/... broker/client broker/message broker/fault broker/wire broker/compression broker/serialization broker/sysmetrics
+	loadgen/...:                  loadgen/... broker/client broker/config/document broker/message broker/fault broker/wire broker/compression broker/serialization broker/sysmetrics
 	loadgen/peers/...:            loadgen/... broker/message broker/compression broker/sysmetrics
 
 	ci/...:                       ci/... broker/compression broker/message broker/sysmetrics

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/portask/portask/broker/config/document"
 	"github.com/portask/portask/loadgen/driver"
 )
 
@@ -45,7 +46,7 @@ func (s *Scenario) check(src *source) {
 		src.bad("payload.sizes", "distribution empirical needs it: the file of sizes")
 	}
 	if d := s.Duration(); d > day {
-		src.bad("phases", "%s in all: want at most 24h", formatDuration(d))
+		src.bad("phases", "%s in all: want at most 1d", document.FormatDuration(d))
 	}
 }
 
@@ -97,7 +98,7 @@ func (s *Scenario) checkLists(src *source) {
 	names := map[string]bool{}
 	for i := range s.Topics {
 		if t := &s.Topics[i]; names[t.Name] {
-			src.bad("topics."+strconv.Itoa(i)+".name", "%s is there twice", quoted(t.Name))
+			src.bad("topics."+strconv.Itoa(i)+".name", "%s is there twice", document.Quoted(t.Name))
 		} else {
 			names[t.Name] = true
 		}
@@ -105,7 +106,7 @@ func (s *Scenario) checkLists(src *source) {
 	clear(names)
 	for i := range s.Phases {
 		if p := &s.Phases[i]; names[p.Name] {
-			src.bad("phases."+strconv.Itoa(i)+".name", "%s is there twice: each phase needs a name of its own", quoted(p.Name))
+			src.bad("phases."+strconv.Itoa(i)+".name", "%s is there twice: each phase needs a name of its own", document.Quoted(p.Name))
 		} else {
 			names[p.Name] = true
 		}
@@ -173,7 +174,7 @@ func (s *Scenario) checkObjectives(src *source) {
 			if p := &s.Phases[k]; p.Name == o.Phase {
 				found = true
 				if !p.Measured {
-					src.bad(at+".phase", "%s is not measured", quoted(o.Phase))
+					src.bad(at+".phase", "%s is not measured", document.Quoted(o.Phase))
 				}
 			}
 		}
@@ -182,8 +183,8 @@ func (s *Scenario) checkObjectives(src *source) {
 			for k := range s.Phases {
 				names[k] = s.Phases[k].Name
 			}
-			src.bad(at+".phase", "no phase is called %s", quoted(o.Phase))
-			src.problems[len(src.problems)-1].Nearest = nearest(o.Phase, names)
+			src.bad(at+".phase", "no phase is called %s", document.Quoted(o.Phase))
+			src.problems[len(src.problems)-1].Nearest = document.Nearest(o.Phase, names)
 		}
 	}
 }

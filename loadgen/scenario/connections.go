@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/portask/portask/broker/config/document"
 	"github.com/portask/portask/loadgen/conns"
 )
 
@@ -56,7 +57,7 @@ func parseSteps(s string) ([]int, error) {
 	for f := range strings.SplitSeq(s, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(f))
 		if err != nil {
-			return nil, fmt.Errorf("%s: want numbers between commas, such as 1000,5000,10000", quoted(s))
+			return nil, fmt.Errorf("%s: want numbers between commas, such as 1000,5000,10000", document.Quoted(s))
 		}
 		steps = append(steps, n)
 	}

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/portask/portask/broker/config/document"
 )
 
 // Fault is something that goes wrong for a while.
@@ -81,7 +83,7 @@ func (s *Scenario) checkFaults(src *source) {
 		f := &s.Faults[i]
 		at := "faults." + strconv.Itoa(i)
 		if f.At+f.For > total {
-			src.bad(at+".at", "ends at %s: want an end before that of the last phase, %s", formatDuration(f.At+f.For), formatDuration(total))
+			src.bad(at+".at", "ends at %s: want an end before that of the last phase, %s", document.FormatDuration(f.At+f.For), document.FormatDuration(total))
 		}
 		if f.For == 0 && f.Kind != Reset && f.Kind != Restart && f.Kind != Kill {
 			src.bad(at+".for", "is 0: a %s lasts", f.Kind)
@@ -97,7 +99,7 @@ func (s *Scenario) checkFaults(src *source) {
 		for k := range i {
 			g := &s.Faults[k]
 			if f.At <= g.At+g.For && g.At <= f.At+f.For {
-				src.bad(at+".at", "while fault %d lasts, from %s to %s: want one after the other", k, formatDuration(g.At), formatDuration(g.At+g.For))
+				src.bad(at+".at", "while fault %d lasts, from %s to %s: want one after the other", k, document.FormatDuration(g.At), document.FormatDuration(g.At+g.For))
 				break
 			}
 		}
@@ -108,17 +110,17 @@ func (s *Scenario) checkFaults(src *source) {
 func (f *Fault) String() string {
 	s := f.Kind
 	if f.For > 0 {
-		s += " for " + formatDuration(f.For)
+		s += " for " + document.FormatDuration(f.For)
 	}
 	var more []string
 	if f.Latency > 0 {
-		more = append(more, "latency "+formatDuration(f.Latency))
+		more = append(more, "latency "+document.FormatDuration(f.Latency))
 	}
 	if f.Jitter > 0 {
-		more = append(more, "jitter "+formatDuration(f.Jitter))
+		more = append(more, "jitter "+document.FormatDuration(f.Jitter))
 	}
 	if f.Rate > 0 {
-		more = append(more, "rate "+formatSize(f.Rate)+"/s")
+		more = append(more, "rate "+document.FormatSize(int64(f.Rate))+"/s")
 	}
 	if f.Kind == SlowConsumer {
 		more = append(more, strconv.Itoa(f.Consumers)+" of the consumers")

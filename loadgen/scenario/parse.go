@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/portask/portask/broker/config/document"
 )
 
 // Setting is a setting given beside a file: path and value, as of
@@ -18,7 +20,7 @@ type Setting struct{ Path, Value string }
 func ParseSetting(s string) (Setting, error) {
 	path, value, ok := strings.Cut(s, "=")
 	if !ok || path == "" {
-		return Setting{}, fmt.Errorf("--set %s: want path=value", quoted(s))
+		return Setting{}, fmt.Errorf("--set %s: want path=value", document.Quoted(s))
 	}
 	return Setting{path, value}, nil
 }
@@ -44,16 +46,20 @@ func Parse(file string, data []byte, settings ...Setting) (*Scenario, error) {
 	if name := strings.TrimSuffix(filepath.Base(file), filepath.Ext(file)); checkName(name) == nil {
 		s.Name = name
 	}
-	root, err := parse(file, data)
+	format := document.YAML
+	if strings.EqualFold(filepath.Ext(file), ".json") {
+		format = document.JSON
+	}
+	root, err := document.Parse(format, data)
 	if err != nil {
 		p := Problem{File: file, Text: err.Error()}
-		if e, ok := errors.AsType[*syntaxError](err); ok {
-			p.Line = e.line
+		if e, ok := errors.AsType[*document.SyntaxError](err); ok {
+			p.Line = e.Line
 		}
 		return nil, &Error{[]Problem{p}}
 	}
-	if root.kind != kindTable {
-		return nil, &Error{[]Problem{{File: file, Line: 1, Text: kindNames[root.kind] + ": want a table"}}}
+	if root.Kind != document.Table {
+		return nil, &Error{[]Problem{{File: file, Line: 1, Text: root.Kind.String() + ": want a table"}}}
 	}
 	src.version(root)
 	src.read(root, "", s.table())
@@ -100,7 +106,7 @@ func (src *source) each(prefix string, table []entry) {
 				src.each(path+"."+strconv.Itoa(i)+".", e.list.at(i))
 			}
 		default:
-			if err := e.v.set(e.v.text(), kindText); err != nil {
+			if err := e.v.set(e.v.text()); err != nil {
 				src.bad(path, "%v", err)
 			}
 		}
@@ -108,73 +114,73 @@ func (src *source) each(prefix string, table []entry) {
 }
 
 // version takes the format's version out of the file.
-func (src *source) version(root *node) {
-	for i := range root.fields {
-		f := &root.fields[i]
-		if f.name != "version" {
+func (src *source) version(root *document.Node) {
+	for i := range root.Fields {
+		f := &root.Fields[i]
+		if f.Name != "version" {
 			continue
 		}
-		if f.value.text != strconv.Itoa(Version) {
-			src.lines["version"] = f.line
-			src.bad("version", "%s: this program reads version %d", quoted(f.value.text), Version)
+		if f.Value.Text != strconv.Itoa(Version) {
+			src.lines["version"] = f.Line
+			src.bad("version", "%s: this program reads version %d", document.Quoted(f.Value.Text), Version)
 		}
-		root.fields = append(root.fields[:i:i], root.fields[i+1:]...)
+		root.Fields = append(root.Fields[:i:i], root.Fields[i+1:]...)
 		return
 	}
 	src.bad("", "the file does not begin with its version: version: %d", Version)
 }
 
 // read sets what stands in n.
-func (src *source) read(n *node, prefix string, table []entry) {
-	for i := range n.fields {
-		f := &n.fields[i]
-		path := prefix + f.name
-		src.lines[path] = f.line
-		e := find(table, f.name)
+func (src *source) read(n *document.Node, prefix string, table []entry) {
+	for i := range n.Fields {
+		f := &n.Fields[i]
+		path := prefix + f.Name
+		src.lines[path] = f.Line
+		e := find(table, f.Name)
 		if e == nil {
-			src.unknown(path, f.name, table)
+			src.unknown(path, f.Name, table)
 			continue
 		}
 		switch {
 		case e.table != nil:
-			if f.value.kind != kindTable {
-				src.bad(path, "%s: want a table", kindNames[f.value.kind])
+			if f.Value.Kind != document.Table {
+				src.bad(path, "%s: want a table", f.Value.Kind)
 				continue
 			}
-			src.read(&f.value, path+".", e.table)
+			src.read(&f.Value, path+".", e.table)
 		case e.list != nil:
-			src.readList(&f.value, path, e.list)
+			src.readList(&f.Value, path, e.list)
 		default:
-			if k := f.value.kind; k == kindTable || k == kindList || k == kindNone {
-				src.bad(path, "%s: want %s", kindNames[k], e.v.want())
+			if k := f.Value.Kind; k == document.Table || k == document.List || k == document.None {
+				src.bad(path, "%s: want %s", k, e.v.want())
 				continue
 			}
-			if err := e.v.set(f.value.text, f.value.kind); err != nil {
+			if err := e.v.set(f.Value.Text); err != nil {
 				src.bad(path, "%v", err)
 			}
 		}
 	}
 }
 
-func (src *source) readList(n *node, path string, l *list) {
-	if n.kind != kindList {
-		src.bad(path, "%s: want a list", kindNames[n.kind])
+func (src *source) readList(n *document.Node, path string, l *list) {
+	if n.Kind != document.List {
+		src.bad(path, "%s: want a list", n.Kind)
 		return
 	}
-	if len(n.items) > l.max {
-		src.bad(path, "%d items: want at most %d", len(n.items), l.max)
+	if len(n.Items) > l.max {
+		src.bad(path, "%d items: want at most %d", len(n.Items), l.max)
 		return
 	}
 	l.clear()
-	for i := range n.items {
+	for i := range n.Items {
 		at := path + "." + strconv.Itoa(i)
-		src.lines[at] = n.items[i].line
+		src.lines[at] = n.Items[i].Line
 		l.add()
-		if n.items[i].kind != kindTable {
-			src.bad(at, "%s: want a table", kindNames[n.items[i].kind])
+		if n.Items[i].Kind != document.Table {
+			src.bad(at, "%s: want a table", n.Items[i].Kind)
 			continue
 		}
-		src.read(&n.items[i], at+".", l.at(i))
+		src.read(&n.Items[i], at+".", l.at(i))
 	}
 }
 
@@ -193,7 +199,7 @@ func (src *source) unknown(path, name string, table []entry) {
 		names[i] = table[i].name
 	}
 	src.bad(path, "unknown setting")
-	src.problems[len(src.problems)-1].Nearest = nearest(name, names)
+	src.problems[len(src.problems)-1].Nearest = document.Nearest(name, names)
 }
 
 // apply sets settings.
@@ -225,7 +231,7 @@ func (src *source) set(table []entry, rest []string, prefix string, x Setting) {
 	case len(rest) > 0:
 		src.bad(path, "has no settings of its own")
 	default:
-		if err := e.v.set(x.Value, kindText); err != nil {
+		if err := e.v.set(x.Value); err != nil {
 			src.bad(path, "%v", err)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portask/portask/broker/config/document"
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/loadgen/driver"
@@ -154,7 +155,7 @@ limits: {drain: forever}
 		"bad.yaml:16: producers.in_flight: has a meaning only with loop closed",
 		"bad.yaml:17: consumers: a string: want a table",
 		"bad.yaml:18: keys.skew: has a meaning only with keys",
-		`bad.yaml:20: phases.0.duration: "1ms": want a duration, 10ms to 24h`,
+		`bad.yaml:20: phases.0.duration: "1ms": want a duration, 10ms to 1d`,
 		"bad.yaml:20: phases.0.to: arrival ramp needs it",
 		`bad.yaml:21: phases.1.name: "a" is there twice`,
 		"bad.yaml:21: phases.1.rate",
@@ -192,7 +193,7 @@ func TestFilesThatAreNone(t *testing.T) {
 		"an alias":        "version: 1\nname: &a x\nabout: *a\n",
 		"a broken table":  "version: 1\n  x: [\n",
 		"not UTF-8":       "version: 1\nname: \xff\n",
-		"too long":        "version: 1\n#" + strings.Repeat("x", fileBytesMax),
+		"too long":        "version: 1\n#" + strings.Repeat("x", document.FileBytesMax),
 		"too deep":        "version: 1\nname: " + strings.Repeat("[", 20) + strings.Repeat("]", 20) + "\n",
 		"a name twice":    "version: 1\nseed: 1\nseed: 2\n",
 		"nothing to load": "version: 1\ntopics: []\n",

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/portask/portask/broker/compression"
+	"github.com/portask/portask/broker/config/document"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/loadgen/corpus"
 	"github.com/portask/portask/loadgen/driver"
@@ -239,7 +240,7 @@ func checkName(s string) error {
 	}
 	for _, r := range s {
 		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.' || r == '_') {
-			return fmt.Errorf("%s: want letters, digits, dots, dashes and underscores", quoted(s))
+			return fmt.Errorf("%s: want letters, digits, dots, dashes and underscores", document.Quoted(s))
 		}
 	}
 	return nil
@@ -265,7 +266,7 @@ func parseSizeRange(s string) (lo, hi int, err error) {
 		return 0, 0, err
 	}
 	if lo < payload.HeaderBytes || hi > payload.SizeMax || lo > hi {
-		return 0, 0, fmt.Errorf("%s: want %s (the header) to %s, the smaller first", quoted(s), formatSize(payload.HeaderBytes), formatSize(payload.SizeMax))
+		return 0, 0, fmt.Errorf("%s: want %s (the header) to %s, the smaller first", document.Quoted(s), document.FormatSize(payload.HeaderBytes), document.FormatSize(payload.SizeMax))
 	}
 	return lo, hi, nil
 }
@@ -274,11 +275,11 @@ func parsePolicy(s string, p compression.Policy) (driver.Compression, error) {
 	strategy, algorithm, named := strings.Cut(s, ":")
 	var err error
 	if p.Strategy, err = compression.ParseStrategy(strategy); err != nil {
-		return driver.Compression{}, fmt.Errorf("%s: want never, always, threshold (with an algorithm: threshold:zstd) or auto", quoted(s))
+		return driver.Compression{}, fmt.Errorf("%s: want never, always, threshold (with an algorithm: threshold:zstd) or auto", document.Quoted(s))
 	}
 	if named {
 		if p.Algorithm, err = message.ParseAlgorithm(algorithm); err != nil || p.Strategy == compression.Never {
-			return driver.Compression{}, fmt.Errorf("%s: want one of the algorithms %s", quoted(s), strings.Join(algorithms(), ", "))
+			return driver.Compression{}, fmt.Errorf("%s: want one of the algorithms %s", document.Quoted(s), strings.Join(algorithms(), ", "))
 		}
 	}
 	return driver.Compression{Policy: p}, nil

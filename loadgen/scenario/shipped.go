@@ -6,6 +6,8 @@ import (
 	"os"
 	"path"
 	"strings"
+
+	"github.com/portask/portask/broker/config/document"
 )
 
 // The scenarios that ship with the program. The repository shows them in
@@ -36,7 +38,7 @@ func Open(name string, settings ...Setting) (*Scenario, error) {
 	data, err := shipped.ReadFile(path.Join("shipped", file))
 	if err != nil {
 		near := ""
-		if n := nearest(name, Shipped()); n != "" {
+		if n := document.Nearest(name, Shipped()); n != "" {
 			near = "; did you mean " + n + "?"
 		}
 		return nil, fmt.Errorf("%s: no such file, and no scenario of that name is shipped%s", name, near)

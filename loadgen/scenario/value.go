@@ -2,18 +2,19 @@ package scenario
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/portask/portask/broker/config/document"
 )
 
 // value is a scalar of a scenario: how it is read, written and described.
 type value interface {
-	// set reads text, which was a scalar of kind k in a file, or kindText on a
-	// command line. The error says what is wanted.
-	set(text string, k kind) error
+	// set reads the text of a scalar, of a file or a command line. The error says
+	// what is wanted.
+	set(text string) error
 	// text writes it so that set reads it back.
 	text() string
 	// want describes what is taken, for the documentation: "a duration, 1ms to 24h".
@@ -34,7 +35,7 @@ func (v stringValue) want() string {
 	return "text"
 }
 func (v stringValue) text() string { return *v.at }
-func (v stringValue) set(text string, k kind) error {
+func (v stringValue) set(text string) error {
 	if len(text) > v.max {
 		return fmt.Errorf("%d bytes long: want at most %d", len(text), v.max)
 	}
@@ -50,10 +51,10 @@ type oneOf struct {
 
 func (v oneOf) want() string { return strings.Join(v.names, ", ") }
 func (v oneOf) text() string { return *v.at }
-func (v oneOf) set(text string, _ kind) error {
+func (v oneOf) set(text string) error {
 	if !slices.Contains(v.names, text) {
-		err := fmt.Errorf("%s: want one of %s", quoted(text), v.want())
-		if n := nearest(text, v.names); n != "" {
+		err := fmt.Errorf("%s: want one of %s", document.Quoted(text), v.want())
+		if n := document.Nearest(text, v.names); n != "" {
 			err = fmt.Errorf("%w; did you mean %s?", err, n)
 		}
 		return err
@@ -71,7 +72,7 @@ type parsed struct {
 
 func (v parsed) want() string { return v.doc }
 func (v parsed) text() string { return *v.at }
-func (v parsed) set(text string, _ kind) error {
+func (v parsed) set(text string) error {
 	if err := v.check(text); err != nil {
 		return err
 	}
@@ -83,9 +84,9 @@ type boolValue struct{ at *bool }
 
 func (v boolValue) want() string { return "true, false" }
 func (v boolValue) text() string { return strconv.FormatBool(*v.at) }
-func (v boolValue) set(text string, k kind) error {
+func (v boolValue) set(text string) error {
 	if text != "true" && text != "false" {
-		return fmt.Errorf("%s: want true or false", quoted(text))
+		return fmt.Errorf("%s: want true or false", document.Quoted(text))
 	}
 	*v.at = text == "true"
 	return nil
@@ -99,10 +100,10 @@ type intValue struct {
 
 func (v intValue) want() string { return fmt.Sprintf("a whole number, %d to %d", v.min, v.max) }
 func (v intValue) text() string { return strconv.Itoa(*v.at) }
-func (v intValue) set(text string, _ kind) error {
+func (v intValue) set(text string) error {
 	n, err := strconv.ParseInt(strings.ReplaceAll(text, "_", ""), 10, 64)
 	if err != nil || n < int64(v.min) || n > int64(v.max) {
-		return fmt.Errorf("%s: want %s", quoted(text), v.want())
+		return fmt.Errorf("%s: want %s", document.Quoted(text), v.want())
 	}
 	*v.at = int(n)
 	return nil
@@ -112,10 +113,10 @@ type uintValue struct{ at *uint64 }
 
 func (v uintValue) want() string { return "a whole number, from 0" }
 func (v uintValue) text() string { return strconv.FormatUint(*v.at, 10) }
-func (v uintValue) set(text string, _ kind) error {
+func (v uintValue) set(text string) error {
 	n, err := strconv.ParseUint(strings.ReplaceAll(text, "_", ""), 10, 64)
 	if err != nil {
-		return fmt.Errorf("%s: want %s", quoted(text), v.want())
+		return fmt.Errorf("%s: want %s", document.Quoted(text), v.want())
 	}
 	*v.at = n
 	return nil
@@ -136,10 +137,10 @@ func (v floatValue) want() string {
 	return s
 }
 func (v floatValue) text() string { return formatFloat(*v.at) }
-func (v floatValue) set(text string, _ kind) error {
+func (v floatValue) set(text string) error {
 	f, err := strconv.ParseFloat(strings.ReplaceAll(text, "_", ""), 64)
 	if err != nil || !(f >= v.min && f <= v.max) {
-		return fmt.Errorf("%s: want %s", quoted(text), v.want())
+		return fmt.Errorf("%s: want %s", document.Quoted(text), v.want())
 	}
 	*v.at = f
 	return nil
@@ -156,7 +157,7 @@ type durationValue struct {
 }
 
 func (v durationValue) want() string {
-	s := fmt.Sprintf("a duration, %s to %s", formatDuration(v.min), formatDuration(v.max))
+	s := fmt.Sprintf("a duration, %s to %s", document.FormatDuration(v.min), document.FormatDuration(v.max))
 	if v.auto != "" {
 		s += ", or " + v.auto
 	}
@@ -166,16 +167,19 @@ func (v durationValue) text() string {
 	if v.auto != "" && *v.at < 0 {
 		return v.auto
 	}
-	return formatDuration(*v.at)
+	return document.FormatDuration(*v.at)
 }
-func (v durationValue) set(text string, _ kind) error {
+func (v durationValue) set(text string) error {
 	if v.auto != "" && text == v.auto {
 		*v.at = -1
 		return nil
 	}
-	d, err := parseDuration(text)
+	if text == "0" {
+		text = "0s"
+	}
+	d, err := document.ParseDuration(text)
 	if err != nil || d < v.min || d > v.max {
-		return fmt.Errorf("%s: want %s", quoted(text), v.want())
+		return fmt.Errorf("%s: want %s", document.Quoted(text), v.want())
 	}
 	*v.at = d
 	return nil
@@ -188,123 +192,23 @@ type sizeValue struct {
 }
 
 func (v sizeValue) want() string {
-	return fmt.Sprintf("a size, %s to %s", formatSize(v.min), formatSize(v.max))
+	return fmt.Sprintf("a size, %s to %s", document.FormatSize(int64(v.min)), document.FormatSize(int64(v.max)))
 }
-func (v sizeValue) text() string { return formatSize(*v.at) }
-func (v sizeValue) set(text string, _ kind) error {
-	n, err := ParseSize(text)
-	if err != nil || n < v.min || n > v.max {
-		return fmt.Errorf("%s: want %s", quoted(text), v.want())
+func (v sizeValue) text() string { return document.FormatSize(int64(*v.at)) }
+func (v sizeValue) set(text string) error {
+	n, err := document.ParseSize(text)
+	if err != nil || n < int64(v.min) || n > int64(v.max) {
+		return fmt.Errorf("%s: want %s", document.Quoted(text), v.want())
 	}
-	*v.at = n
+	*v.at = int(n)
 	return nil
 }
 
-// parseDuration takes what time.ParseDuration does, without signs, and days:
-// 1d12h. A bare 0 is one; other numbers need a unit.
-func parseDuration(s string) (time.Duration, error) {
-	bad := fmt.Errorf("%s: want a duration such as 30s or 5m", quoted(s))
-	if s == "" || strings.ContainsAny(s, "+-") {
-		return 0, bad
-	}
-	var days time.Duration
-	if head, rest, ok := strings.Cut(s, "d"); ok {
-		n, err := strconv.ParseUint(head, 10, 16)
-		if err != nil {
-			return 0, bad
-		}
-		days = time.Duration(n) * 24 * time.Hour
-		if s = rest; s == "" {
-			return days, nil
-		}
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil || d > math.MaxInt64-days {
-		return 0, bad
-	}
-	return days + d, nil
-}
-
-// formatDuration writes d without units that are 0: 5m, 1h, 500ms.
-func formatDuration(d time.Duration) string {
-	s := d.String()
-	if t, ok := strings.CutSuffix(s, "m0s"); ok {
-		s = t + "m"
-	}
-	if t, ok := strings.CutSuffix(s, "h0m"); ok {
-		s = t + "h"
-	}
-	return s
-}
-
-var sizeUnits = []struct {
-	name  string
-	shift int
-}{{"GiB", 30}, {"MiB", 20}, {"KiB", 10}, {"B", 0}}
-
-// ParseSize reads a number of bytes: 1024, 64KiB, 1MiB, 2GiB.
+// ParseSize reads a number of bytes, at most 1 TiB: 1024, 64KiB, 2GiB.
 func ParseSize(s string) (int, error) {
-	digits, shift := s, 0
-	for _, u := range sizeUnits {
-		if d, ok := strings.CutSuffix(s, u.name); ok {
-			digits, shift = d, u.shift
-			break
-		}
+	n, err := document.ParseSize(s)
+	if err != nil || n > 1<<40 {
+		return 0, fmt.Errorf("%s: want a size such as 1024 or 64KiB, at most 1TiB", document.Quoted(s))
 	}
-	n, err := strconv.ParseUint(strings.ReplaceAll(digits, "_", ""), 10, 40)
-	if err != nil || n > math.MaxInt>>shift {
-		return 0, fmt.Errorf("%s: want a size such as 1024 or 64KiB", quoted(s))
-	}
-	return int(n) << shift, nil
-}
-
-func formatSize(n int) string {
-	for _, u := range sizeUnits {
-		if n != 0 && n%(1<<u.shift) == 0 {
-			return strconv.Itoa(n>>u.shift) + u.name
-		}
-	}
-	return strconv.Itoa(n) + "B"
-}
-
-func quoted(s string) string {
-	const most = 60
-	if len(s) > most {
-		s = s[:most] + "…"
-	}
-	return strconv.Quote(s)
-}
-
-// nearest is the name that was probably meant, empty if none is near: the
-// fewest letters changed (Levenshtein), at most a third of them or two.
-func nearest(s string, names []string) string {
-	best, bestAt := "", 1+max(2, len(s)/3)
-	for _, n := range names {
-		if d := distance(s, n); d < bestAt {
-			best, bestAt = n, d
-		}
-	}
-	return best
-}
-
-// distance is Levenshtein's, over bytes, of names cut to 64 of them.
-func distance(a, b string) int {
-	const most = 64
-	a, b = a[:min(len(a), most)], b[:min(len(b), most)]
-	var row [most + 1]int
-	for j := range len(b) + 1 {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			d := diagonal
-			if a[i] != b[j] {
-				d = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], d
-		}
-	}
-	return row[len(b)]
+	return int(n), nil
 }

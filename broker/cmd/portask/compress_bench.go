@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portask/portask/broker/compression"
-	"github.com/portask/portask/broker/config"
+	"github.com/portask/portask/broker/config/document"
 	"github.com/portask/portask/broker/fault"
 )
 
@@ -129,7 +129,7 @@ func (o *benchFlags) run(ctx context.Context, g *globals, files []string, stdin 
 		s := benchSize{SizeBytes: size}
 		dict := given
 		if dict == nil && slices.Contains(o.algorithms, zstdDictionary) {
-			progress.show("training a dictionary for %s", config.FormatSize(int64(size)))
+			progress.show("training a dictionary for %s", document.FormatSize(int64(size)))
 			var rest [][]byte
 			dict, rest, err = trainFor(size, bodies)
 			switch {
@@ -152,7 +152,7 @@ func (o *benchFlags) run(ctx context.Context, g *globals, files []string, stdin 
 				continue
 			}
 			for _, level := range levels {
-				progress.show("%s, %s %s: size %d of %d", config.FormatSize(int64(size)), name, level, i+1, len(sizes))
+				progress.show("%s, %s %s: size %d of %d", document.FormatSize(int64(size)), name, level, i+1, len(sizes))
 				c, err := newCoder(name, level, dict)
 				if err != nil {
 					return err
@@ -213,7 +213,7 @@ func (o *benchFlags) check() (sizes []int, levels []compression.Level, err error
 		return nil, nil, usagef("--time %v: want more than 0 and at most %v", o.spend, benchTimeMax)
 	}
 	if o.limit < 1 || o.limit > benchLimitMax {
-		return nil, nil, usagef("--limit %s: want 1B to 1GiB", config.FormatSize(o.limit))
+		return nil, nil, usagef("--limit %s: want 1B to 1GiB", document.FormatSize(o.limit))
 	}
 	return sizes, levels, nil
 }
@@ -222,7 +222,7 @@ func (o *benchFlags) check() (sizes []int, levels []compression.Level, err error
 func trainFor(size int, bodies [][]byte) (*compression.Dictionary, [][]byte, error) {
 	if size > trainLargest || len(bodies) < trainLeast {
 		return nil, nil, fault.New(fault.Invalid, "train").WithField("bodies").
-			WithDetail("a dictionary is for bodies of at most %s, %d of them at least", config.FormatSize(trainLargest), trainLeast)
+			WithDetail("a dictionary is for bodies of at most %s, %d of them at least", document.FormatSize(trainLargest), trainLeast)
 	}
 	var train, rest [][]byte
 	for i, b := range bodies {
@@ -281,7 +281,7 @@ func (r *bench) benchfmt(w io.Writer) error {
 			rounds int
 		}{{"encode", c.EncodeNs, c.EncodeLoops}, {"decode", c.DecodeNs, c.DecodeLoops}} {
 			fmt.Fprintf(&b, "BenchmarkCompress/algorithm=%s/level=%s/size=%s/do=%s\t%d\t%.1f ns/op\t%.2f MB/s\t%.4f ns/B\t%.4f ratio\n",
-				c.Algorithm, c.Level, config.FormatSize(int64(c.SizeBytes)), do.name,
+				c.Algorithm, c.Level, document.FormatSize(int64(c.SizeBytes)), do.name,
 				do.rounds*c.Bodies, do.ns*each, 1e3/do.ns, do.ns, c.Ratio)
 		}
 	}

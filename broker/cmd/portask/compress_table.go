@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/portask/portask/broker/compression"
-	"github.com/portask/portask/broker/config"
+	"github.com/portask/portask/broker/config/document"
 )
 
 func logRatio(b []byte) float64 { return math.Log(compression.EstimateRatio(b)) }
@@ -63,7 +63,7 @@ func (r *bench) table(w io.Writer) error {
 			}
 		}
 		ratio := newScale(cells, func(c *cell) float64 { return c.Ratio })
-		fmt.Fprintf(&b, "\n%s: %d bodies measured, %s", config.FormatSize(int64(s.SizeBytes)), s.Bodies, sizeText(s.Bytes))
+		fmt.Fprintf(&b, "\n%s: %d bodies measured, %s", document.FormatSize(int64(s.SizeBytes)), s.Bodies, sizeText(s.Bytes))
 		if s.Dictionary > 0 {
 			fmt.Fprintf(&b, "; dictionary of %s", sizeText(int64(s.Dictionary)))
 		}

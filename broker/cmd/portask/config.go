@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portask/portask/broker/config"
+	"github.com/portask/portask/broker/config/document"
 	"github.com/portask/portask/broker/fault"
 )
 
@@ -217,12 +218,12 @@ and its meaning, or a profile, or what another file says. --from rewrites that f
 into the other format; comments are replaced by the documentation, variables are not looked at.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			f, err := config.ParseFormat(format)
+			f, err := document.ParseFormat(format)
 			if err != nil {
 				return usagef("--format: %v", err)
 			}
 			if len(args) == 1 {
-				if f, err = config.FormatOf(args[0]); err != nil {
+				if f, err = document.FormatOf(args[0]); err != nil {
 					return usagef("%s: %v", args[0], err)
 				}
 			}
@@ -249,7 +250,7 @@ into the other format; comments are replaced by the documentation, variables are
 }
 
 // writerFrom writes the settings that a file sets.
-func writerFrom(file string, f config.Format) (func(io.Writer) error, error) {
+func writerFrom(file string, f document.Format) (func(io.Writer) error, error) {
 	o := newBrokerOptions()
 	schema := o.schema()
 	snap, err := schema.Load(config.Sources{File: file})

@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/portask/portask/broker/config"
+	"github.com/portask/portask/broker/config/document"
 	"github.com/portask/portask/broker/fault"
 )
 
@@ -52,7 +53,7 @@ var shipped = map[string]string{"default": "configs/config.yaml", "dev": "config
 
 func TestShippedConfigurations(t *testing.T) {
 	for profile, name := range shipped {
-		write, err := writerOf(profile, config.YAML)
+		write, err := writerOf(profile, document.YAML)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -273,7 +274,7 @@ func TestViolationsHaveKeys(t *testing.T) {
 }
 
 func BenchmarkLoad(b *testing.B) {
-	for _, f := range []config.Format{config.YAML, config.JSON, config.TOML} {
+	for _, f := range []document.Format{document.YAML, document.JSON, document.TOML} {
 		b.Run("format="+f.String(), func(b *testing.B) {
 			write, err := writerOf("default", f)
 			if err != nil {
@@ -299,7 +300,7 @@ func BenchmarkLoad(b *testing.B) {
 			})
 			// What the library alone takes to decode the same bytes into a map,
 			// without lines, names, types or limits.
-			plain := map[config.Format]func([]byte, any) error{config.YAML: yaml.Unmarshal, config.JSON: json.Unmarshal, config.TOML: toml.Unmarshal}[f]
+			plain := map[document.Format]func([]byte, any) error{document.YAML: yaml.Unmarshal, document.JSON: json.Unmarshal, document.TOML: toml.Unmarshal}[f]
 			b.Run("way=plain", func(b *testing.B) {
 				b.SetBytes(int64(text.Len()))
 				b.ReportAllocs()

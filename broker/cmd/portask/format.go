@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/portask/portask/broker/config"
+	"github.com/portask/portask/broker/config/document"
 	"github.com/portask/portask/broker/message"
 )
 
@@ -218,7 +218,7 @@ func (f format) append(dst []byte, r *record) []byte {
 
 // parseSize reads a byte size as configurations write it.
 func parseSize(s string) (int64, error) {
-	n, err := config.ParseSize(s)
+	n, err := document.ParseSize(s)
 	if err != nil {
 		return 0, fmt.Errorf("size %q: want a number with B, KiB, MiB, GiB or TiB", s)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/portask/portask/broker/client"
 	"github.com/portask/portask/broker/config"
+	"github.com/portask/portask/broker/config/document"
 )
 
 // Each profile in each format: what is written is read back the same, and is
@@ -38,7 +39,7 @@ func TestProfilesInEveryFormat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	decode := map[config.Format]func([]byte, any) error{config.YAML: yaml.Unmarshal, config.JSON: json.Unmarshal, config.TOML: toml.Unmarshal}
+	decode := map[document.Format]func([]byte, any) error{document.YAML: yaml.Unmarshal, document.JSON: json.Unmarshal, document.TOML: toml.Unmarshal}
 	for profile := range shipped {
 		var first *config.Snapshot
 		for f, decode := range decode {

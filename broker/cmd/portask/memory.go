@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/portask/portask/broker/config"
+	"github.com/portask/portask/broker/config/document"
 	"github.com/portask/portask/broker/mempool"
 	"github.com/portask/portask/broker/sysmetrics"
 )
@@ -90,7 +90,7 @@ func planMemory(setting, environment, group, chunks int64) memoryPlan {
 	default:
 		share := group - group/10 - chunks
 		p.limit = max(max(share, group/4)&^(1<<20-1), memoryLimitMin) // whole MiB read well
-		p.from = "of the control group's " + config.FormatSize(group)
+		p.from = "of the control group's " + document.FormatSize(group)
 	}
 	p.tight = group > 0 && group-group/10-chunks < group/4
 	return p
@@ -101,7 +101,7 @@ func (p memoryPlan) String() string {
 	if p.limit == unlimitedMemory {
 		return p.from
 	}
-	return config.FormatSize(p.limit) + " " + p.from
+	return document.FormatSize(p.limit) + " " + p.from
 }
 
 // chunkBytes is the most that the broker takes outside of the Go heap for batches.
@@ -132,11 +132,11 @@ func (o *brokerOptions) collect(chunks int64) memoryPlan {
 // tell logs the plan of a broker that starts.
 func (p memoryPlan) tell(log *slog.Logger) {
 	if p.limit != unlimitedMemory {
-		log.Info("memory limit of the Go runtime", "limit", config.FormatSize(p.limit), "from", p.from, "chunks_outside", config.FormatSize(p.chunks))
+		log.Info("memory limit of the Go runtime", "limit", document.FormatSize(p.limit), "from", p.from, "chunks_outside", document.FormatSize(p.chunks))
 	}
 	if p.tight {
 		log.Warn("the control group's memory is small for this configuration: lower performance.produce_memory and tail_memory",
-			"group", config.FormatSize(p.group), "chunks_at_most", config.FormatSize(p.chunks))
+			"group", document.FormatSize(p.group), "chunks_at_most", document.FormatSize(p.chunks))
 	}
 }
 
@@ -190,11 +190,11 @@ func checkGroup() []finding {
 func judgeMemory(l sysmetrics.CgroupLimits, p memoryPlan) finding {
 	f := finding{Check: "memory limit", Verdict: good, Value: "none (" + groupText(l.Memory) + ")"}
 	if n := l.EffectiveMemoryBytes(); n > 0 {
-		f.Value = fmt.Sprintf("%s (%s); the Go runtime stays below %s", config.FormatSize(n), groupText(l.Memory), p)
+		f.Value = fmt.Sprintf("%s (%s); the Go runtime stays below %s", document.FormatSize(n), groupText(l.Memory), p)
 	}
 	if p.tight {
 		f.Verdict = warn
-		f.Advice = fmt.Sprintf("with the defaults batches may take %s of it: lower performance.produce_memory and tail_memory, or raise the limit", config.FormatSize(p.chunks))
+		f.Advice = fmt.Sprintf("with the defaults batches may take %s of it: lower performance.produce_memory and tail_memory, or raise the limit", document.FormatSize(p.chunks))
 	}
 	return f
 }

@@ -4,7 +4,7 @@ import (
 	"math"
 	"testing"
 
-	"github.com/portask/portask/broker/config"
+	"github.com/portask/portask/broker/config/document"
 	"github.com/portask/portask/broker/sysmetrics"
 )
 
@@ -27,7 +27,7 @@ func TestPlanMemory(t *testing.T) {
 		{"a setting before both", 50 * mib, 300 * mib, 1000 * mib, 100 * mib, 50 * mib, "50MiB as set", false},
 		{"none before both", unlimitedMemory, 300 * mib, 1000 * mib, 100 * mib, none, "none", false},
 		{"a setting in a tight group is told too", 50 * mib, none, 128 * mib, 108 * mib, 50 * mib, "50MiB as set", true},
-		{"no overflow", autoMemory, none, math.MaxInt64 / 2, 0, (math.MaxInt64/2 - math.MaxInt64/2/10) &^ (mib - 1), config.FormatSize((math.MaxInt64/2-math.MaxInt64/2/10)&^(mib-1)) + " of the control group's " + config.FormatSize(math.MaxInt64/2), false},
+		{"no overflow", autoMemory, none, math.MaxInt64 / 2, 0, (math.MaxInt64/2 - math.MaxInt64/2/10) &^ (mib - 1), document.FormatSize((math.MaxInt64/2-math.MaxInt64/2/10)&^(mib-1)) + " of the control group's " + document.FormatSize(math.MaxInt64/2), false},
 	} {
 		p := planMemory(tt.setting, tt.env, tt.group, tt.chunks)
 		if p.limit != tt.want || p.String() != tt.text || p.tight != tt.tight {

@@ -4,6 +4,7 @@ import (
 	"io"
 
 	"github.com/portask/portask/broker/config"
+	"github.com/portask/portask/broker/config/document"
 )
 
 // profile is a configuration that is shipped: configs/*.yaml are written from
@@ -68,7 +69,7 @@ var profiles = []profile{
 }
 
 // writerOf writes a profile.
-func writerOf(name string, f config.Format) (func(io.Writer) error, error) {
+func writerOf(name string, f document.Format) (func(io.Writer) error, error) {
 	for _, p := range profiles {
 		if p.name == name {
 			return p.writer(f)
@@ -77,7 +78,7 @@ func writerOf(name string, f config.Format) (func(io.Writer) error, error) {
 	return nil, usagef("--profile %q: want default, dev or prod", name)
 }
 
-func (p *profile) writer(f config.Format) (func(io.Writer) error, error) {
+func (p *profile) writer(f document.Format) (func(io.Writer) error, error) {
 	o := newBrokerOptions()
 	o.gcPercent, o.memoryLimit = 100, autoMemory // whatever this process's environment says
 	schema := o.schema()

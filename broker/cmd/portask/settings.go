@@ -10,6 +10,7 @@ import (
 
 	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/config"
+	"github.com/portask/portask/broker/config/document"
 	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/mempool"
 	"github.com/portask/portask/broker/message"
@@ -260,7 +261,7 @@ func (o *brokerOptions) check() error {
 		}
 	}
 	if l := o.server.Limits; l.MessageBytes > l.BatchBytes {
-		bad("message_bytes", "%s is more than a batch may have, %s", config.FormatSize(int64(l.MessageBytes)), config.FormatSize(int64(l.BatchBytes)))
+		bad("message_bytes", "%s is more than a batch may have, %s", document.FormatSize(int64(l.MessageBytes)), document.FormatSize(int64(l.BatchBytes)))
 	}
 	if p := o.memory(o.chunkBytes()); o.gcPercent < 0 && p.limit == unlimitedMemory {
 		bad("memory_limit", "is %s, and gc_percent is off: the heap would grow without end", p)

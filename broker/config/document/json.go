@@ -1,4 +1,4 @@
-package config
+package document
 
 import (
 	"bytes"
@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-func parseJSON(data []byte) (*node, error) {
+func parseJSON(data []byte) (*Node, error) {
 	p := jsonParser{lines: lines{data: data}, dec: json.NewDecoder(bytes.NewReader(data))}
 	p.dec.UseNumber()
-	root := new(node)
+	root := new(Node)
 	if err := p.value(root, 0); err != nil {
 		return nil, err
 	}
 	if _, err := p.dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, &lineError{p.line(), "something follows the configuration"}
+		return nil, &SyntaxError{p.line(), "something follows the end"}
 	}
 	return root, nil
 }
@@ -40,58 +40,58 @@ func (p *jsonParser) token() (json.Token, error) {
 	case errors.As(err, &syntax):
 		line = lineAt(p.data, int(syntax.Offset))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, &lineError{lineAt(p.data, len(bytes.TrimRight(p.data, " \t\r\n"))), "ends too early"}
+		return nil, &SyntaxError{lineAt(p.data, len(bytes.TrimRight(p.data, " \t\r\n"))), "ends too early"}
 	}
-	return nil, &lineError{line, strings.TrimPrefix(err.Error(), "json: ")}
+	return nil, &SyntaxError{line, strings.TrimPrefix(err.Error(), "json: ")}
 }
 
-func (p *jsonParser) value(n *node, depth int) error {
+func (p *jsonParser) value(n *Node, depth int) error {
 	t, err := p.token()
 	if err != nil {
 		return err
 	}
-	n.line = p.line()
+	n.Line = p.line()
 	if depth > depthMax {
-		return &lineError{n.line, errDeep}
+		return &SyntaxError{n.Line, errDeep}
 	}
 	switch t := t.(type) {
 	case json.Delim:
-		n.kind = kindList
+		n.Kind = List
 		if t == '{' {
-			n.kind = kindTable
+			n.Kind = Table
 		}
 		for p.dec.More() {
-			var f field
-			if n.kind == kindTable {
+			var f Field
+			if n.Kind == Table {
 				name, err := p.token()
 				if err != nil {
 					return err
 				}
-				f.name, _ = name.(string) // the decoder takes nothing else
-				f.line = p.line()
+				f.Name, _ = name.(string) // the decoder takes nothing else
+				f.Line = p.line()
 			}
-			if err := p.value(&f.value, depth+1); err != nil {
+			if err := p.value(&f.Value, depth+1); err != nil {
 				return err
 			}
-			if n.kind == kindList {
-				n.items = append(n.items, f.value)
-			} else if err := n.add(f); err != nil {
+			if n.Kind == List {
+				n.Items = append(n.Items, f.Value)
+			} else if err := n.Add(f); err != nil {
 				return err
 			}
 		}
 		_, err := p.token()
 		return err
 	case string:
-		n.kind, n.text = kindText, t
+		n.Kind, n.Text = Text, t
 	case json.Number:
-		n.kind, n.text = kindInteger, string(t)
-		if strings.ContainsAny(n.text, ".eE") {
-			n.kind = kindFloat
+		n.Kind, n.Text = Integer, string(t)
+		if strings.ContainsAny(n.Text, ".eE") {
+			n.Kind = Float
 		}
 	case bool:
-		n.kind, n.text = kindBool, "false"
+		n.Kind, n.Text = Bool, "false"
 		if t {
-			n.text = "true"
+			n.Text = "true"
 		}
 	default: // null
 	}

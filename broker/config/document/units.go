@@ -1,4 +1,4 @@
-package config
+package document
 
 import (
 	"errors"
@@ -8,9 +8,10 @@ import (
 	"time"
 )
 
+// Regular expressions of what ParseSize and ParseDuration take, for JSON Schemas.
 const (
-	sizePattern     = `^[0-9]+(B|KiB|MiB|GiB|TiB)?$`
-	durationPattern = `^([0-9]+(\.[0-9]+)?(d|h|m|s|ms|us|µs|ns))+$`
+	SizePattern     = `^[0-9]+(B|KiB|MiB|GiB|TiB)?$`
+	DurationPattern = `^([0-9]+(\.[0-9]+)?(d|h|m|s|ms|us|µs|ns))+$`
 )
 
 // sizeUnits from the largest; each is 1024 times the next.
@@ -30,7 +31,7 @@ func ParseSize(s string) (int64, error) {
 			break
 		}
 	}
-	n, err := parseCount(digits)
+	n, err := ParseCount(digits)
 	if err != nil || strings.ContainsAny(digits, "+-_") {
 		return 0, errors.New("want a size such as 64MiB")
 	}
@@ -62,7 +63,7 @@ func ParseDuration(s string) (time.Duration, error) {
 	}
 	var days time.Duration
 	if head, rest, ok := strings.Cut(s, "d"); ok {
-		n, err := parseCount(head)
+		n, err := ParseCount(head)
 		if err != nil || strings.Contains(head, "_") || n > int64(math.MaxInt64/day) {
 			return 0, bad
 		}
@@ -99,4 +100,23 @@ func FormatDuration(d time.Duration) string {
 		s = t + "h"
 	}
 	return s
+}
+
+// ParseCount reads a whole decimal number, as all three formats write it:
+// digits that may be grouped by single underscores, no leading zero.
+func ParseCount(s string) (int64, error) {
+	digits := strings.TrimLeft(s, "+-")
+	if len(s)-len(digits) > 1 || digits == "" || len(digits) > 1 && digits[0] == '0' {
+		return 0, strconv.ErrSyntax
+	}
+	for i := range len(digits) {
+		if c := digits[i]; (c < '0' || c > '9') && (c != '_' || i == 0 || i == len(digits)-1 || digits[i-1] == '_') {
+			return 0, strconv.ErrSyntax
+		}
+	}
+	n, err := strconv.ParseInt(strings.ReplaceAll(s, "_", ""), 10, 64)
+	if err != nil && errors.Is(err, strconv.ErrRange) && s[0] != '-' {
+		return math.MaxInt64, nil // beyond every limit, which then says so
+	}
+	return n, err
 }

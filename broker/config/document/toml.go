@@ -1,4 +1,4 @@
-package config
+package document
 
 import (
 	"errors"
@@ -12,11 +12,11 @@ import (
 // parseTOML lets the library judge the document (names given twice, tables
 // reopened) by decoding it, and then walks its syntax tree, which is what knows
 // the lines.
-func parseTOML(data []byte) (*node, error) {
+func parseTOML(data []byte) (*Node, error) {
 	// The library descends into nested arrays and inline tables without a bound
 	// of its own.
 	if at := tomlDepth(data); at >= 0 {
-		return nil, &lineError{lineAt(data, at), errDeep}
+		return nil, &SyntaxError{lineAt(data, at), errDeep}
 	}
 	var judged map[string]any
 	if err := toml.Unmarshal(data, &judged); err != nil {
@@ -24,7 +24,7 @@ func parseTOML(data []byte) (*node, error) {
 	}
 	p := tomlParser{lines: lines{data: data}}
 	p.Reset(data)
-	root := &node{kind: kindTable, line: 1}
+	root := &Node{Kind: Table, Line: 1}
 	table := root
 	for p.NextExpression() {
 		e := p.Expression()
@@ -54,9 +54,9 @@ func tomlError(err error, data []byte) error {
 	var d *toml.DecodeError
 	if errors.As(err, &d) {
 		line, _ := d.Position()
-		return &lineError{line, text}
+		return &SyntaxError{line, text}
 	}
-	return &lineError{lineAt(data, len(data)), text}
+	return &SyntaxError{lineAt(data, len(data)), text}
 }
 
 // tomlDepth returns the position of the first bracket that opens more than
@@ -86,46 +86,46 @@ func (p *tomlParser) line(n *unstable.Node) int { return p.of(int(n.Raw.Offset))
 
 // enter walks down to the table of a header or a dotted key, making what is not
 // there yet.
-func (p *tomlParser) enter(at *node, key unstable.Iterator) (*node, error) {
+func (p *tomlParser) enter(at *Node, key unstable.Iterator) (*Node, error) {
 	for depth := 0; key.Next(); depth++ {
 		k := key.Node()
 		if depth > depthMax {
-			return nil, &lineError{p.line(k), errDeep}
+			return nil, &SyntaxError{p.line(k), errDeep}
 		}
-		f := at.find(string(k.Data))
+		f := at.Find(string(k.Data))
 		if f == nil {
-			if err := at.add(field{name: string(k.Data), line: p.line(k), value: node{kind: kindTable, line: p.line(k)}}); err != nil {
+			if err := at.Add(Field{Name: string(k.Data), Line: p.line(k), Value: Node{Kind: Table, Line: p.line(k)}}); err != nil {
 				return nil, err
 			}
-			f = &at.fields[len(at.fields)-1]
+			f = &at.Fields[len(at.Fields)-1]
 		}
-		if f.value.kind == kindList && len(f.value.items) > 0 {
-			at = &f.value.items[len(f.value.items)-1] // the last of [[...]]
+		if f.Value.Kind == List && len(f.Value.Items) > 0 {
+			at = &f.Value.Items[len(f.Value.Items)-1] // the last of [[...]]
 		} else {
-			at = &f.value
+			at = &f.Value
 		}
 	}
 	return at, nil
 }
 
 // enterItem adds a table to the list of a [[header]].
-func (p *tomlParser) enterItem(root *node, key unstable.Iterator) (*node, error) {
+func (p *tomlParser) enterItem(root *Node, key unstable.Iterator) (*Node, error) {
 	at, err := p.enter(root, key)
 	if err != nil {
 		return nil, err
 	}
-	item := node{kind: kindTable, line: at.line}
+	item := Node{Kind: Table, Line: at.Line}
 	// enter has made the list as an empty table, or entered its last item.
-	if at.kind == kindTable && len(at.fields) == 0 {
-		at.kind, at.items = kindList, []node{item}
-		return &at.items[0], nil
+	if at.Kind == Table && len(at.Fields) == 0 {
+		at.Kind, at.Items = List, []Node{item}
+		return &at.Items[0], nil
 	}
 	return at, nil
 }
 
-func (p *tomlParser) keyValue(table *node, e *unstable.Node, depth int) error {
+func (p *tomlParser) keyValue(table *Node, e *unstable.Node, depth int) error {
 	if depth > depthMax {
-		return &lineError{p.line(e), errDeep}
+		return &SyntaxError{p.line(e), errDeep}
 	}
 	var path []*unstable.Node
 	for key := e.Key(); key.Next(); {
@@ -134,63 +134,63 @@ func (p *tomlParser) keyValue(table *node, e *unstable.Node, depth int) error {
 	}
 	at := table
 	for _, k := range path[:len(path)-1] {
-		f := at.find(string(k.Data))
+		f := at.Find(string(k.Data))
 		if f == nil {
-			if err := at.add(field{name: string(k.Data), line: p.line(k), value: node{kind: kindTable, line: p.line(k)}}); err != nil {
+			if err := at.Add(Field{Name: string(k.Data), Line: p.line(k), Value: Node{Kind: Table, Line: p.line(k)}}); err != nil {
 				return err
 			}
-			f = &at.fields[len(at.fields)-1]
+			f = &at.Fields[len(at.Fields)-1]
 		}
-		at = &f.value
+		at = &f.Value
 	}
 	last := path[len(path)-1]
-	f := field{name: string(last.Data), line: p.line(last)}
-	f.value.line = f.line
-	if err := p.value(&f.value, e.Value(), depth); err != nil {
+	f := Field{Name: string(last.Data), Line: p.line(last)}
+	f.Value.Line = f.Line
+	if err := p.value(&f.Value, e.Value(), depth); err != nil {
 		return err
 	}
-	return at.add(f)
+	return at.Add(f)
 }
 
-// value reads v; n.line is set to that of its key, which stands where v itself
+// value reads v; n.Line is set to that of its key, which stands where v itself
 // has no position.
-func (p *tomlParser) value(n *node, v *unstable.Node, depth int) error {
+func (p *tomlParser) value(n *Node, v *unstable.Node, depth int) error {
 	if depth > depthMax {
-		return &lineError{n.line, errDeep}
+		return &SyntaxError{n.Line, errDeep}
 	}
 	if v.Raw.Length > 0 {
-		n.line = p.line(v)
+		n.Line = p.line(v)
 	}
-	n.text = string(v.Data)
+	n.Text = string(v.Data)
 	switch v.Kind {
 	case unstable.String:
-		n.kind = kindText
+		n.Kind = Text
 	case unstable.Integer:
-		n.kind = kindInteger
+		n.Kind = Integer
 	case unstable.Float:
-		n.kind = kindFloat
+		n.Kind = Float
 	case unstable.Bool:
-		n.kind = kindBool
+		n.Kind = Bool
 	case unstable.Array:
-		n.kind = kindList
+		n.Kind = List
 		for items := v.Children(); items.Next(); {
-			item := node{line: n.line}
+			item := Node{Line: n.Line}
 			if err := p.value(&item, items.Node(), depth+1); err != nil {
 				return err
 			}
-			n.items = append(n.items, item)
+			n.Items = append(n.Items, item)
 		}
 	case unstable.InlineTable:
-		n.kind, n.text = kindTable, ""
+		n.Kind, n.Text = Table, ""
 		for fields := v.Children(); fields.Next(); {
 			if err := p.keyValue(n, fields.Node(), depth+1); err != nil {
 				return err
 			}
 		}
 	case unstable.LocalDate, unstable.LocalTime, unstable.LocalDateTime, unstable.DateTime:
-		n.kind = kindOther
+		n.Kind = Other
 	default:
-		return &lineError{n.line, fmt.Sprintf("a %v, which no setting takes", v.Kind)}
+		return &SyntaxError{n.Line, fmt.Sprintf("a %v, which no setting takes", v.Kind)}
 	}
 	return nil
 }

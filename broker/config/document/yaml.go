@@ -1,4 +1,4 @@
-package config
+package document
 
 import (
 	"bytes"
@@ -14,16 +14,16 @@ import (
 
 var yamlLine = regexp.MustCompile(`^yaml: line (\d+): `)
 
-func parseYAML(data []byte) (*node, error) {
+func parseYAML(data []byte) (*Node, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc yaml.Node
 	switch err := dec.Decode(&doc); {
 	case errors.Is(err, io.EOF):
-		return &node{kind: kindTable, line: 1}, nil // empty, or comments only
+		return &Node{Kind: Table, Line: 1}, nil // empty, or comments only
 	case err != nil:
 		return nil, yamlError(err)
 	}
-	root := &node{kind: kindTable, line: 1}
+	root := &Node{Kind: Table, Line: 1}
 	if len(doc.Content) > 0 && doc.Content[0].ShortTag() != "!!null" {
 		if err := yamlNode(doc.Content[0], root, 0); err != nil {
 			return nil, err
@@ -32,7 +32,7 @@ func parseYAML(data []byte) (*node, error) {
 	var second yaml.Node
 	switch err := dec.Decode(&second); {
 	case err == nil:
-		return nil, &lineError{second.Line, "a second document; a file holds one configuration"}
+		return nil, &SyntaxError{second.Line, "a second document; a file holds one"}
 	case !errors.Is(err, io.EOF):
 		return nil, yamlError(err)
 	}
@@ -55,57 +55,57 @@ func yamlError(err error) error {
 		if slices.Contains(yamlOneLess, text) {
 			line++
 		}
-		return &lineError{line, text}
+		return &SyntaxError{line, text}
 	}
-	return &lineError{1, strings.TrimPrefix(text, "yaml: ")}
+	return &SyntaxError{1, strings.TrimPrefix(text, "yaml: ")}
 }
 
-func yamlNode(y *yaml.Node, n *node, depth int) error {
+func yamlNode(y *yaml.Node, n *Node, depth int) error {
 	if depth > depthMax {
-		return &lineError{y.Line, errDeep}
+		return &SyntaxError{y.Line, errDeep}
 	}
-	n.line = y.Line
+	n.Line = y.Line
 	switch y.Kind {
 	case yaml.MappingNode:
-		n.kind = kindTable
+		n.Kind = Table
 		for i := 0; i+1 < len(y.Content); i += 2 {
 			key := y.Content[i]
 			if key.Kind != yaml.ScalarNode {
-				return &lineError{key.Line, "a key must be a name"}
+				return &SyntaxError{key.Line, "a key must be a name"}
 			}
-			f := field{name: key.Value, line: key.Line}
-			if err := yamlNode(y.Content[i+1], &f.value, depth+1); err != nil {
+			f := Field{Name: key.Value, Line: key.Line}
+			if err := yamlNode(y.Content[i+1], &f.Value, depth+1); err != nil {
 				return err
 			}
-			if err := n.add(f); err != nil {
+			if err := n.Add(f); err != nil {
 				return err
 			}
 		}
 	case yaml.SequenceNode:
-		n.kind = kindList
-		n.items = make([]node, len(y.Content))
+		n.Kind = List
+		n.Items = make([]Node, len(y.Content))
 		for i, item := range y.Content {
-			if err := yamlNode(item, &n.items[i], depth+1); err != nil {
+			if err := yamlNode(item, &n.Items[i], depth+1); err != nil {
 				return err
 			}
 		}
 	case yaml.ScalarNode:
-		n.text = y.Value
+		n.Text = y.Value
 		switch y.ShortTag() {
 		case "!!str":
-			n.kind = kindText
+			n.Kind = Text
 		case "!!int":
-			n.kind = kindInteger
+			n.Kind = Integer
 		case "!!float":
-			n.kind = kindFloat
+			n.Kind = Float
 		case "!!bool":
-			n.kind, n.text = kindBool, strings.ToLower(y.Value)
+			n.Kind, n.Text = Bool, strings.ToLower(y.Value)
 		case "!!null":
 		default:
-			n.kind = kindOther
+			n.Kind = Other
 		}
 	default:
-		return &lineError{y.Line, "anchors and aliases are not supported"}
+		return &SyntaxError{y.Line, "anchors and aliases are not supported"}
 	}
 	return nil
 }
