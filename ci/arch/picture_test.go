@@ -47,7 +47,7 @@ const picture = `
 	loadgen/...:                  loadgen/... broker/client broker/config/document broker/message broker/fault broker/wire broker/compression broker/serialization broker/sysmetrics
 	loadgen/peers/...:            loadgen/... broker/message broker/compression broker/sysmetrics
 
-	ci/...:                       ci/... broker/compression broker/message broker/sysmetrics
+	ci/...:                       ci/... broker/compression broker/compression/adaptive broker/message broker/sysmetrics loadgen/report/plot
 `
 
 // testsMay is what a test may import beyond its package's line: the broker's
