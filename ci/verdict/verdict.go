@@ -122,6 +122,8 @@ func (r Revision) Short() string {
 type Rules struct {
 	MinEffectCPU  float64 `json:"min_effect_cpu"`
 	MinEffectWall float64 `json:"min_effect_wall"`
+	// MinEffectOther is that of the metric a benchmark is not judged by.
+	MinEffectOther float64 `json:"min_effect_other"`
 	// Equivalence is the upper bound that passes a benchmark in the screen.
 	Equivalence float64 `json:"equivalence"`
 	// Suspicious is the effect that sends it to the confirmation.
@@ -171,15 +173,14 @@ type Entry struct {
 	// Reason is one sentence: "+5.1 % (99.5 % bound +4.2 %) in 8 fresh rounds".
 	Reason string `json:"reason"`
 	// Effect is the estimate that decided; Screen and Confirm are the stages',
-	// nil where a stage did not run. Other is the metric that is not judged.
+	// nil where a stage did not run. Other is the other metric, which fails a
+	// benchmark only from Rules.MinEffectOther on: what sleeps costs no CPU.
 	Effect  Estimate  `json:"effect"`
 	Screen  *Estimate `json:"screen,omitempty"`
 	Confirm *Estimate `json:"confirm,omitempty"`
 	Other   *Estimate `json:"other,omitempty"`
-	// Tail is the effect on the upper tail of the time on the wall of whole
-	// slices, where rare sleeps show. Nil where it was not computed.
-	Tail      *Estimate `json:"tail,omitempty"`
-	MinEffect float64   `json:"min_effect"`
+	// MinEffect is that of the metric that decided.
+	MinEffect float64 `json:"min_effect"`
 	// BaseNs and HeadNs are medians over the slices of the judged metric, in
 	// nanoseconds per operation.
 	BaseNs float64 `json:"base_ns"`
