@@ -1,8 +1,11 @@
 package fault
 
 import (
+	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/portask/portask/loadgen/relay"
 )
 
 // link shares a rate among connections: a token bucket by bytes, kept as the
@@ -51,6 +54,38 @@ func (l *link) take(rate, n int, now time.Time) time.Time {
 		return now // nothing leaves before it is there
 	}
 	return l.free
+}
+
+// delays says when what passes in one direction of one connection arrives. It
+// has no clock: it is told when a piece has left. For one goroutine.
+type delays struct {
+	jitter *rand.Rand
+	way    int
+	reads  int       // to the target, of those that count for hiccups
+	last   time.Time // when the piece before is due
+}
+
+func newDelays(seed, number uint64, way int) *delays {
+	return &delays{jitter: rand.New(rand.NewPCG(seed, number<<1|uint64(way))), way: way}
+}
+
+// due is when n bytes that have left arrive, n = 0 for the end; hiccup: they are
+// late because of one. What left first arrives first.
+func (d *delays) due(net *Network, n int, left time.Time) (due time.Time, hiccup bool) {
+	due = left.Add(net.Latency)
+	if net.Jitter > 0 {
+		due = due.Add(time.Duration(d.jitter.Int64N(int64(net.Jitter))))
+	}
+	if n > 0 && d.way == relay.ToTarget && net.HiccupEvery > 0 {
+		if d.reads++; d.reads%net.HiccupEvery == 0 {
+			due, hiccup = due.Add(net.Hiccup), true
+		}
+	}
+	if due.Before(d.last) {
+		due = d.last
+	}
+	d.last = due
+	return due, hiccup
 }
 
 // queue holds the chunks on their way in one direction of one connection.

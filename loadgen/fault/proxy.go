@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/portask/portask/loadgen/relay"
 )
 
 // Network is what the way between the clients and the target is like, each way.
@@ -29,7 +30,6 @@ type Network struct {
 
 // Bounds of a Proxy.
 const (
-	connsMax = 4096
 	// socketBytes is the proxy's receive buffer on each side: what a router
 	// would queue. Without a bound the kernel takes megabytes, and a slow link
 	// would show as seconds of delay.
@@ -39,8 +39,7 @@ const (
 	chunkBytes = 32 << 10
 	// queueBytes are on their way on one connection in one direction at most:
 	// above it the link is slower than its rate. 4 MiB are 100 ms of 40 MB/s.
-	queueBytes  = 4 << 20
-	dialTimeout = 10 * time.Second
+	queueBytes = 4 << 20
 )
 
 // ProxyOptions of Listen.
@@ -107,7 +106,13 @@ func Listen(target string, o ProxyOptions) (*Proxy, error) {
 		return nil, err
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background())
-	p.work.Go(p.accept)
+	p.work.Go(func() {
+		n := uint64(0)
+		relay.Accept(p.ctx, p.listener, func(c *net.TCPConn) {
+			p.accept(n, c)
+			n++
+		})
+	})
 	return p, nil
 }
 
@@ -175,7 +180,7 @@ func (p *Proxy) resetAll(which func(*pipe) bool) {
 	}
 	p.mu.Unlock()
 	for _, c := range all {
-		c.reset()
+		c.Reset()
 	}
 }
 
@@ -194,65 +199,31 @@ func (p *Proxy) Silence() (end func()) {
 	return func() { p.resetAll(func(c *pipe) bool { return silent[c] }) }
 }
 
-func (p *Proxy) accept() {
-	for n := uint64(0); ; n++ {
-		client, err := p.listener.Accept()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			select { // out of descriptors
-			case <-time.After(10 * time.Millisecond):
-				continue
-			case <-p.ctx.Done():
-				return
-			}
-		}
-		c := &pipe{p: p, client: client.(*net.TCPConn), number: n}
-		c.ctx, c.cancel = context.WithCancel(p.ctx)
-		p.mu.Lock()
-		refuse := p.state.resetting || len(p.conns) >= connsMax
-		if refuse {
-			p.dropped++
-		} else {
-			p.opened++
-			p.conns[c] = struct{}{}
-		}
-		p.mu.Unlock()
-		if refuse {
-			c.reset()
-			continue
-		}
-		p.work.Go(c.run)
+// accept is called by one goroutine; number is of the connection.
+func (p *Proxy) accept(number uint64, client *net.TCPConn) {
+	c := &pipe{Conn: relay.New(p.ctx, client), p: p, number: number}
+	p.mu.Lock()
+	refuse := p.state.resetting || len(p.conns) >= relay.ConnsMax
+	if refuse {
+		p.dropped++
+	} else {
+		p.opened++
+		p.conns[c] = struct{}{}
 	}
+	p.mu.Unlock()
+	if refuse {
+		c.Reset()
+		return
+	}
+	p.work.Go(c.run)
 }
 
 // pipe is one connection.
 type pipe struct {
+	*relay.Conn
 	p      *Proxy
 	number uint64
-	client *net.TCPConn
 	silent atomic.Bool
-	ctx    context.Context
-	cancel context.CancelFunc
-
-	mu     sync.Mutex
-	server *net.TCPConn // nil until dialled; guarded by mu
-	dead   bool
-}
-
-// reset ends both sides with RST.
-func (c *pipe) reset() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.dead = true
-	c.cancel()
-	for _, s := range []*net.TCPConn{c.client, c.server} {
-		if s != nil {
-			s.SetLinger(0)
-			s.Close()
-		}
-	}
 }
 
 func (c *pipe) run() {
@@ -261,50 +232,15 @@ func (c *pipe) run() {
 		delete(c.p.conns, c)
 		c.p.mu.Unlock()
 	}()
-	if !c.open() {
+	// A partition is waited out before the target is dialled.
+	if !c.wait(time.Time{}) || c.Dial(c.p.target) != nil {
 		c.p.mu.Lock()
 		c.p.dropped++
 		c.p.mu.Unlock()
-		c.reset()
+		c.Reset()
 		return
 	}
-	var way [2]error
-	var both sync.WaitGroup
-	for i, x := range []struct{ from, to *net.TCPConn }{{c.client, c.server}, {c.server, c.client}} {
-		x.from.SetReadBuffer(socketBytes)
-		x.from.SetNoDelay(true)
-		both.Go(func() {
-			if way[i] = c.pass(i, x.from, x.to); way[i] != nil {
-				c.reset() // an error on one side is one on the other
-			}
-		})
-	}
-	both.Wait()
-	if way[0] == nil && way[1] == nil { // both sides had ended in order
-		c.client.Close()
-		c.server.Close()
-		c.cancel()
-	}
-}
-
-// open waits out a partition and dials.
-func (c *pipe) open() bool {
-	if !c.wait(time.Time{}) {
-		return false
-	}
-	d := net.Dialer{Timeout: dialTimeout}
-	s, err := d.DialContext(c.ctx, "tcp", c.p.target)
-	if err != nil {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.dead {
-		s.Close()
-		return false
-	}
-	c.server = s.(*net.TCPConn)
-	return true
+	c.Run(c.pass)
 }
 
 // wait returns at time t, or when a partition that lasts then is healed; false
@@ -315,12 +251,12 @@ func (c *pipe) wait(t time.Time) bool {
 		d := time.Until(t)
 		blocked := s.partitioned || c.silent.Load()
 		if !blocked && d <= 0 {
-			return c.ctx.Err() == nil
+			return c.Context().Err() == nil
 		}
 		if blocked {
 			select {
 			case <-s.changed:
-			case <-c.ctx.Done():
+			case <-c.Context().Done():
 				return false
 			}
 			continue
@@ -329,7 +265,7 @@ func (c *pipe) wait(t time.Time) bool {
 		select {
 		case <-timer.C:
 		case <-s.changed:
-		case <-c.ctx.Done():
+		case <-c.Context().Done():
 			timer.Stop()
 			return false
 		}
@@ -349,7 +285,9 @@ var buffers = sync.Pool{New: func() any { return new([chunkBytes]byte) }}
 
 // pass copies one direction until its end, which it passes on.
 func (c *pipe) pass(way int, from, to *net.TCPConn) error {
-	jitter := rand.New(rand.NewPCG(c.p.seed, c.number<<1|uint64(way)))
+	from.SetReadBuffer(socketBytes)
+	from.SetNoDelay(true)
+	delays := newDelays(c.p.seed, c.number, way)
 	q := newQueue()
 	defer q.close()
 	failed := make(chan error, 1)
@@ -358,12 +296,10 @@ func (c *pipe) pass(way int, from, to *net.TCPConn) error {
 		defer close(done)
 		if err := c.deliver(way, q, to); err != nil {
 			failed <- err
-			c.reset() // wakes the reader
+			c.Reset() // wakes the reader
 		}
 	}()
 	defer func() { <-done }()
-	last := time.Time{} // when the chunk before is due
-	reads := 0
 	for {
 		if !c.wait(time.Time{}) {
 			q.close()
@@ -378,20 +314,10 @@ func (c *pipe) pass(way int, from, to *net.TCPConn) error {
 		if n > 0 {
 			left = c.p.links[way].take(s.net.Rate, n, left)
 		}
-		due := left.Add(s.net.Latency)
-		if s.net.Jitter > 0 {
-			due = due.Add(time.Duration(jitter.Int64N(int64(s.net.Jitter))))
+		due, late := delays.due(&s.net, n, left)
+		if late {
+			c.p.hiccups.Add(1)
 		}
-		if n > 0 && way == 0 && s.net.HiccupEvery > 0 {
-			if reads++; reads%s.net.HiccupEvery == 0 {
-				due = due.Add(s.net.Hiccup)
-				c.p.hiccups.Add(1)
-			}
-		}
-		if due.Before(last) {
-			due = last
-		}
-		last = due
 		if n > 0 && !q.put(chunk{due, buf[:n], buf}) {
 			break
 		}
@@ -427,7 +353,7 @@ func (c *pipe) sleep(d time.Duration) bool {
 	select {
 	case <-t.C:
 		return true
-	case <-c.ctx.Done():
+	case <-c.Context().Done():
 		return false
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
-	"math"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -20,6 +19,10 @@ import (
 )
 
 func TestMain(m *testing.M) { launchtest.Main(m, func() error { return goleak.Find() }) }
+
+// patience is how long a test waits for what must happen. How long what it waits
+// for may take is not asked: the machine may be slow.
+const patience = 30 * time.Second
 
 // echo is a server that sends back what it gets.
 func echo(t *testing.T) string {
@@ -76,7 +79,7 @@ func proxy(t *testing.T, target string) *Proxy {
 
 func dial(t *testing.T, addr string) *net.TCPConn {
 	t.Helper()
-	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	c, err := net.DialTimeout("tcp", addr, patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,14 +88,27 @@ func dial(t *testing.T, addr string) *net.TCPConn {
 }
 
 // ping sends a byte and waits for it.
-func ping(c net.Conn, timeout time.Duration) (time.Duration, error) {
+func ping(c net.Conn) (time.Duration, error) {
 	began := time.Now()
-	c.SetDeadline(began.Add(timeout))
+	c.SetDeadline(began.Add(patience))
 	if _, err := c.Write([]byte{1}); err != nil {
 		return 0, err
 	}
 	_, err := io.ReadFull(c, make([]byte, 1))
 	return time.Since(began), err
+}
+
+// unanswered sends a byte that must not come back.
+func unanswered(t *testing.T, what string, c net.Conn) {
+	t.Helper()
+	c.SetDeadline(time.Now().Add(patience))
+	if _, err := c.Write([]byte{1}); err != nil {
+		t.Errorf("%s: %v", what, err)
+	}
+	c.SetReadDeadline(time.Now().Add(60 * time.Millisecond))
+	if _, err := io.ReadFull(c, make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%s: %v", what, err)
+	}
 }
 
 func isReset(err error) bool {
@@ -125,13 +141,16 @@ func TestEverythingPasses(t *testing.T) {
 	}
 }
 
-func TestLatencyAndJitter(t *testing.T) {
+// The proxy does what its delays say, which TestDelays measures: nothing comes
+// back early, and all of it in order. The machine may be slow; it is never fast.
+func TestLatency(t *testing.T) {
+	const latency = 150 * time.Millisecond
 	p := proxy(t, echo(t))
 	c := dial(t, p.Addr())
 	quickest := func(n int) time.Duration {
 		best := time.Hour
 		for range n {
-			d, err := ping(c, 5*time.Second)
+			d, err := ping(c)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -140,26 +159,14 @@ func TestLatencyAndJitter(t *testing.T) {
 		return best
 	}
 	quickest(1)
-	p.Shape(Network{Latency: 20 * time.Millisecond})
-	// The machine may be slow; it is never fast.
-	if d := quickest(10); d < 40*time.Millisecond || d > 60*time.Millisecond {
-		t.Errorf("20 ms each way: %v there and back", d)
-	}
-	// Latency counts from a link that is idle, too.
-	p.Shape(Network{Latency: 20 * time.Millisecond, Rate: 1 << 20})
-	if d := quickest(10); d < 40*time.Millisecond || d > 65*time.Millisecond {
-		t.Errorf("20 ms each way, and a rate: %v there and back", d)
-	}
-	p.Shape(Network{Jitter: 30 * time.Millisecond})
-	var least, most = time.Hour, time.Duration(0)
-	for range 20 {
-		d := quickest(1)
-		least, most = min(least, d), max(most, d)
-	}
-	if least > 25*time.Millisecond || most < 35*time.Millisecond {
-		t.Errorf("up to 30 ms each way: %v to %v", least, most)
+	for _, n := range []Network{{Latency: latency}, {Latency: latency, Rate: 1 << 20}} {
+		p.Shape(n)
+		if d := quickest(2); d < 2*latency {
+			t.Errorf("%+v: %v there and back", n, d)
+		}
 	}
 	// What was sent first arrives first.
+	p.Shape(Network{Jitter: 30 * time.Millisecond})
 	var sent, got bytes.Buffer
 	go func() {
 		for i := range 200 {
@@ -169,12 +176,13 @@ func TestLatencyAndJitter(t *testing.T) {
 	for i := range 200 {
 		sent.WriteByte(byte(i))
 	}
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	if _, err := io.CopyN(&got, c, 200); err != nil || !bytes.Equal(got.Bytes(), sent.Bytes()) {
 		t.Errorf("%v; order lost: %v", err, got.Bytes())
 	}
+	// Mended, a round trip over loopback needs a thousandth of what it took.
 	p.Shape(Network{})
-	if d := quickest(10); d > 15*time.Millisecond {
+	if d := quickest(50); d >= 2*latency {
 		t.Errorf("mended: %v", d)
 	}
 }
@@ -186,7 +194,7 @@ func TestHiccups(t *testing.T) {
 	p.Shape(Network{Hiccup: 60 * time.Millisecond, HiccupEvery: 5})
 	late := 0
 	for range 20 {
-		d, err := ping(c, 5*time.Second)
+		d, err := ping(c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,60 +202,47 @@ func TestHiccups(t *testing.T) {
 			late++
 		}
 	}
-	if n := p.Stats().Hiccups; n != 4 || late < 4 || late > 8 {
+	if n := p.Stats().Hiccups; n != 4 || late < 4 {
 		t.Errorf("%d hiccups, %d answers late: want 4", n, late)
 	}
 }
 
-// The rate is kept within 5 % over a second, however many connections share it.
+// However many connections share it, no more passes than the rate allows, and at
+// least a tenth of that on any machine. That the link gives all of its rate is
+// in TestLink, without a clock.
 func TestRate(t *testing.T) {
 	sink := serve(t, func(c net.Conn) { io.Copy(io.Discard, c) })
 	for _, tt := range []struct {
 		rate, conns int
-	}{{1 << 20, 1}, {8 << 20, 3}, {64 << 20, 2}} {
+	}{{1 << 20, 1}, {8 << 20, 3}, {32 << 20, 2}} {
 		p := proxy(t, sink)
 		p.Shape(Network{Rate: tt.rate})
-		stop := make(chan struct{})
+		began := time.Now() // before the first byte
 		var work sync.WaitGroup
 		for range tt.conns {
 			c := dial(t, p.Addr())
 			work.Go(func() {
 				b := make([]byte, 64<<10)
 				for {
-					c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
-					if _, err := c.Write(b); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-						return
-					}
-					select {
-					case <-stop:
-						return
-					default:
+					if _, err := c.Write(b); err != nil {
+						return // reset below
 					}
 				}
 			})
 		}
-		for p.Stats().ToTarget == 0 {
-			time.Sleep(time.Millisecond)
-		}
-		// A machine that has no time for the proxy makes a second slower, and the
-		// next one faster by what was waiting.
-		best := -1.0
-		for try := 0; try < 6 && math.Abs(best) > 0.05; try++ {
-			from, at := p.Stats().ToTarget, time.Now()
-			time.Sleep(time.Second) // the measurement
-			off := float64(p.Stats().ToTarget-from)/time.Since(at).Seconds()/float64(tt.rate) - 1
-			if math.Abs(off) < math.Abs(best) {
-				best = off
-			}
-			if off > 0.1 {
-				t.Errorf("rate %d over %d connections: %+.2f %%", tt.rate, tt.conns, 100*off)
+		for want := int64(tt.rate); p.Stats().ToTarget < want; time.Sleep(time.Millisecond) {
+			if time.Since(began) > 10*time.Second {
+				t.Errorf("rate %d over %d connections: %d bytes in %v", tt.rate, tt.conns, p.Stats().ToTarget, time.Since(began))
+				break
 			}
 		}
-		close(stop)
+		n := p.Stats().ToTarget // first: what passes after it is not in it
+		took := time.Since(began)
+		if most := (took + catchUp).Seconds() * float64(tt.rate); float64(n) > most*1.001 {
+			t.Errorf("rate %d over %d connections: %d bytes in %v, at most %.0f", tt.rate, tt.conns, n, took, most)
+		}
+		p.Reset()
 		work.Wait()
-		if t.Logf("rate %d over %d connections: %+.2f %%", tt.rate, tt.conns, 100*best); math.Abs(best) > 0.05 {
-			t.Errorf("rate %d over %d connections: at best %+.1f %%", tt.rate, tt.conns, 100*best)
-		}
 	}
 }
 
@@ -277,25 +272,21 @@ func TestSlowLinkDoesNotHoard(t *testing.T) {
 func TestPartitionHeals(t *testing.T) {
 	p := proxy(t, echo(t))
 	c := dial(t, p.Addr())
-	if _, err := ping(c, 5*time.Second); err != nil {
+	if _, err := ping(c); err != nil {
 		t.Fatal(err)
 	}
 	p.Partition(true)
-	if _, err := ping(c, 60*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("across a partition: %v", err)
-	}
+	unanswered(t, "across a partition", c)
 	fresh := dial(t, p.Addr())
-	if _, err := ping(fresh, 60*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("across a partition, a new connection: %v", err)
-	}
+	unanswered(t, "across a partition, a new connection", fresh)
 	p.Partition(false)
 	for name, c := range map[string]net.Conn{"old": c, "new": fresh} {
 		// What was sent into the partition arrives after it.
-		c.SetDeadline(time.Now().Add(5 * time.Second))
+		c.SetDeadline(time.Now().Add(patience))
 		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 			t.Errorf("%s connection: %v", name, err)
 		}
-		if _, err := ping(c, 5*time.Second); err != nil {
+		if _, err := ping(c); err != nil {
 			t.Errorf("%s connection after the partition: %v", name, err)
 		}
 	}
@@ -304,21 +295,21 @@ func TestPartitionHeals(t *testing.T) {
 func TestResetAndRefuse(t *testing.T) {
 	p := proxy(t, echo(t))
 	c := dial(t, p.Addr())
-	if _, err := ping(c, 5*time.Second); err != nil {
+	if _, err := ping(c); err != nil {
 		t.Fatal(err)
 	}
 	p.Refuse(true)
-	if _, err := ping(c, 5*time.Second); !isReset(err) {
+	if _, err := ping(c); !isReset(err) {
 		t.Errorf("after a reset: %v", err)
 	}
 	if fresh, err := net.Dial("tcp", p.Addr()); err == nil {
-		if _, err := ping(fresh, 5*time.Second); !isReset(err) {
+		if _, err := ping(fresh); !isReset(err) {
 			t.Errorf("a new connection: %v", err)
 		}
 		fresh.Close()
 	}
 	p.Refuse(false)
-	if _, err := ping(dial(t, p.Addr()), 5*time.Second); err != nil {
+	if _, err := ping(dial(t, p.Addr())); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
 	if s := p.Stats(); s.Refused == 0 {
@@ -334,22 +325,20 @@ func TestHalfOpen(t *testing.T) {
 		ended <- err
 	}))
 	c := dial(t, p.Addr())
-	if _, err := ping(c, 5*time.Second); err != nil {
+	if _, err := ping(c); err != nil {
 		t.Fatal(err)
 	}
 	end := p.Silence()
-	if _, err := ping(c, 60*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("on a silent connection: %v", err)
-	}
+	unanswered(t, "on a silent connection", c)
 	fresh := dial(t, p.Addr())
-	if _, err := ping(fresh, 5*time.Second); err != nil {
+	if _, err := ping(fresh); err != nil {
 		t.Errorf("a new connection: %v", err)
 	}
 	c.CloseWrite()
 	select {
 	case err := <-ended:
 		t.Errorf("the server was told: %v", err)
-	case <-time.After(60 * time.Millisecond):
+	case <-time.After(60 * time.Millisecond): // long enough to catch one that is told at once
 	}
 	end()
 	select {
@@ -357,10 +346,10 @@ func TestHalfOpen(t *testing.T) {
 		if !isReset(err) {
 			t.Errorf("the server was told %v", err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Error("the server was not told at the end")
 	}
-	if _, err := ping(fresh, 5*time.Second); err != nil {
+	if _, err := ping(fresh); err != nil {
 		t.Errorf("the new connection, after the end: %v", err)
 	}
 }
@@ -379,7 +368,7 @@ func TestOnlyLoopback(t *testing.T) {
 	p := proxy(t, "127.0.0.1:1")
 	if c, err := net.Dial("tcp", p.Addr()); err == nil { // or it was reset before Dial looked
 		defer c.Close()
-		if _, err := ping(c, 5*time.Second); err == nil {
+		if _, err := ping(c); err == nil {
 			t.Error("an answer out of nowhere")
 		}
 	}

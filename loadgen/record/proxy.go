@@ -6,14 +6,11 @@ import (
 	"io"
 	"net"
 	"sync"
-	"time"
+
+	"github.com/portask/portask/loadgen/relay"
 )
 
-const (
-	connsMax    = 4096
-	dialTimeout = 10 * time.Second
-	copyBytes   = 64 << 10
-)
+const copyBytes = 64 << 10
 
 // Proxy passes connections on to a broker and shows them to a Recorder.
 type Proxy struct {
@@ -36,7 +33,7 @@ func Listen(address, target string, r *Recorder) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{r: r, target: target, listener: l, slots: make(chan struct{}, connsMax)}
+	p := &Proxy{r: r, target: target, listener: l, slots: make(chan struct{}, relay.ConnsMax)}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.work.Go(p.accept)
 	return p, nil
@@ -53,66 +50,33 @@ func (p *Proxy) Close() {
 	p.work.Wait()
 }
 
+// accept waits for a slot: what connects meanwhile stays in the kernel's queue.
 func (p *Proxy) accept() {
-	for {
+	relay.Accept(p.ctx, p.listener, func(c *net.TCPConn) {
+		conn := relay.New(p.ctx, c)
 		select {
 		case p.slots <- struct{}{}:
 		case <-p.ctx.Done():
+			conn.Reset()
 			return
-		}
-		c, err := p.listener.Accept()
-		if err != nil {
-			<-p.slots
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			select { // out of descriptors
-			case <-time.After(10 * time.Millisecond):
-				continue
-			case <-p.ctx.Done():
-				return
-			}
 		}
 		p.work.Go(func() {
 			defer func() { <-p.slots }()
-			p.pass(c.(*net.TCPConn))
+			p.pass(conn)
 		})
-	}
+	})
 }
 
 // pass copies both ways until both sides have ended.
-func (p *Proxy) pass(client *net.TCPConn) {
-	defer client.Close()
-	d := net.Dialer{Timeout: dialTimeout}
-	s, err := d.DialContext(p.ctx, "tcp", p.target)
-	if err != nil {
-		client.SetLinger(0)
+func (p *Proxy) pass(c *relay.Conn) {
+	if c.Dial(p.target) != nil {
+		c.Reset()
 		return
 	}
-	server := s.(*net.TCPConn)
-	defer server.Close()
-	closeBoth := func() {
-		client.SetLinger(0)
-		server.SetLinger(0)
-		client.Close()
-		server.Close()
-	}
-	stop := context.AfterFunc(p.ctx, closeBoth)
-	defer stop()
 	tap := p.r.Tap()
 	defer tap.Close()
-	var both sync.WaitGroup
-	both.Go(func() {
-		if tee(server, client, tap.Client) != nil {
-			closeBoth() // an error on one side is one on the other
-		}
-	})
-	both.Go(func() {
-		if tee(client, server, tap.Server) != nil {
-			closeBoth()
-		}
-	})
-	both.Wait()
+	show := [relay.Ways]func([]byte){relay.ToTarget: tap.Client, relay.ToClient: tap.Server}
+	c.Run(func(way int, from, to *net.TCPConn) error { return tee(to, from, show[way]) })
 }
 
 // tee copies, showing each piece first: what is answered was seen before.

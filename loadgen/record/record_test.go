@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -265,8 +266,11 @@ func TestOverload(t *testing.T) {
 	r.waiting.Add(-queueBytes)
 	for i := range 100 {
 		tap.Client(produce(10, uint32(100+10*i)))
-		for r.waiting.Load() > 0 {
-			time.Sleep(100 * time.Microsecond)
+		// The writer takes it before the next one comes, however slow it is.
+		for end := time.Now().Add(30 * time.Second); r.waiting.Load() > 0; runtime.Gosched() {
+			if time.Now().After(end) {
+				t.Fatalf("%d bytes are still held", r.waiting.Load())
+			}
 		}
 	}
 	// A frame that is cut off gives back what it reserved.
