@@ -5,11 +5,12 @@ package command
 import (
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
-	"time"
 )
 
 // fake puts a script where loadgen-peers is looked for.
@@ -37,22 +38,26 @@ func TestPeersGetTheArgumentsAndGiveTheStatus(t *testing.T) {
 	}
 }
 
+// first calls f with the first thing that is written.
+type first struct {
+	io.Writer
+	f    func()
+	once sync.Once
+}
+
+func (w *first) Write(b []byte) (int, error) {
+	w.once.Do(w.f)
+	return w.Writer.Write(b)
+}
+
 func TestPeersEndWithTheProgram(t *testing.T) {
-	started := filepath.Join(t.TempDir(), "started")
-	x, out := fake(t, "trap 'echo stopped; exit 0' TERM; echo >"+started+"; while :; do sleep 0.01; done")
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	x, out := fake(t, "trap 'echo stopped; exit 0' TERM; echo started; while :; do sleep 0.01; done")
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	go func() {
-		defer cancel()
-		for ctx.Err() == nil {
-			if _, err := os.Stat(started); err == nil {
-				return
-			}
-			time.Sleep(time.Millisecond)
-		}
-	}()
+	x.out = &first{Writer: out, f: cancel}
+	x.err = x.out // one writer, as the buffer is one
 	x.run(ctx, []string{"peer", "nats"})
-	if out.String() != "stopped\n" {
+	if out.String() != "started\nstopped\n" {
 		t.Errorf("output %q: it was not asked to stop", out)
 	}
 }
