@@ -44,6 +44,7 @@ type Topic struct {
 	Level       Choice[compression.Level]
 	Encoding    Choice[message.Encoding]
 	Dictionary  uint32 // that is in use, 0: none
+	Strategy    Choice[compression.Strategy]
 	Created     time.Time
 	Partitions  []Partition
 }
@@ -94,6 +95,7 @@ type TopicConfig struct {
 	Compression    Choice[message.Algorithm]
 	Level          Choice[compression.Level]
 	Encoding       Choice[message.Encoding]
+	Strategy       Choice[compression.Strategy]
 }
 
 // Choice is a setting that may be left to the broker, which is its zero value;
@@ -118,7 +120,7 @@ func (a *Admin) CreateTopic(ctx context.Context, t TopicConfig) (Topic, error) {
 	req := wire.TopicCreate{
 		Name: t.Name, Partitions: uint32(t.Partitions), Visibility: t.Visibility,
 		RetentionMs: millis(t.Retention), RetentionBytes: t.RetentionBytes, SegmentBytes: t.SegmentBytes,
-		Data: wire.TopicData{Compression: t.Compression, Level: Choice[uint8](t.Level), Encoding: t.Encoding},
+		Data: wire.TopicData{Compression: t.Compression, Level: Choice[uint8](t.Level), Encoding: t.Encoding, Strategy: Choice[uint8](t.Strategy)},
 	}
 	var resp wire.TopicInfo
 	if err := a.c.links[0].call(ctx, wire.OpTopicCreate, &req, &resp, false, nil); err != nil {
@@ -148,6 +150,7 @@ type TopicChange struct {
 	Compression *Choice[message.Algorithm]
 	Level       *Choice[compression.Level]
 	Encoding    *Choice[message.Encoding]
+	Strategy    *Choice[compression.Strategy]
 }
 
 // AlterTopic changes the settings of a topic.
@@ -194,6 +197,10 @@ func (a *Admin) AlterTopic(ctx context.Context, name string, c TopicChange) (Top
 	if c.Encoding != nil {
 		req.Mask |= wire.AlterEncoding
 		req.Data.Encoding = *c.Encoding
+	}
+	if c.Strategy != nil {
+		req.Mask |= wire.AlterStrategy
+		req.Data.Strategy = Choice[uint8](*c.Strategy)
 	}
 	var resp wire.TopicInfo
 	if err := a.c.links[0].call(ctx, wire.OpTopicAlter, &req, &resp, false, nil); err != nil {
@@ -301,7 +308,7 @@ func topicOf(x *wire.TopicInfo) Topic {
 		Name: x.Name, ID: x.ID, Engine: x.Engine, Visibility: x.Visibility,
 		Retention:      time.Duration(x.RetentionMs) * time.Millisecond,
 		RetentionBytes: x.RetentionBytes, SegmentBytes: x.SegmentBytes,
-		Compression: x.Data.Compression, Level: Choice[compression.Level](x.Data.Level), Encoding: x.Data.Encoding, Dictionary: x.Data.Dictionary,
+		Compression: x.Data.Compression, Level: Choice[compression.Level](x.Data.Level), Encoding: x.Data.Encoding, Dictionary: x.Data.Dictionary, Strategy: Choice[compression.Strategy](x.Data.Strategy),
 		Created: time.UnixMicro(x.CreatedUs),
 	}
 	if x.RetentionMs < 0 {

@@ -15,10 +15,14 @@ const (
 	Never     Strategy = iota // keep every body raw
 	Always                    // try every body, keep any gain
 	Threshold                 // try bodies of MinBytes that do not look random, keep gains of MinSaving
+	// Adaptive leaves algorithm and level of each body to package adaptive, which
+	// producers ask. A Policy by itself does not: its Compress then does as for
+	// Threshold.
+	Adaptive
 	strategies
 )
 
-var strategyNames = [strategies]string{"never", "always", "threshold"}
+var strategyNames = [strategies]string{"never", "always", "threshold", "adaptive"}
 
 // String returns the strategy's name, as ParseStrategy reads it.
 func (s Strategy) String() string {
@@ -35,7 +39,7 @@ func ParseStrategy(s string) (Strategy, error) {
 			return Strategy(i), nil
 		}
 	}
-	return 0, problem(fault.Invalid, "parse strategy", "strategy").WithDetail("%q is not one of never, always, threshold", s)
+	return 0, problem(fault.Invalid, "parse strategy", "strategy").WithDetail("%q is not one of never, always, threshold, adaptive", s)
 }
 
 // Policy decides whether, and compresses. It is a value, immutable while in
@@ -111,7 +115,7 @@ func (p Policy) Compress(dst, src []byte) ([]byte, message.Algorithm) {
 	most := len(src) - 1 // longest output worth keeping
 	switch p.Strategy {
 	case Always:
-	case Threshold:
+	case Threshold, Adaptive:
 		if !p.try(src) {
 			return dst, message.None
 		}

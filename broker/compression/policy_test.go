@@ -91,7 +91,7 @@ func TestPolicyDoesNotTry(t *testing.T) {
 
 func TestPolicyValidate(t *testing.T) {
 	for field, p := range map[string]Policy{
-		"strategy":   {Strategy: 3},
+		"strategy":   {Strategy: 4},
 		"algorithm":  {Algorithm: 6},
 		"level":      {Level: 3},
 		"min_bytes":  {MinBytes: -1},

@@ -110,13 +110,14 @@ type Partition struct {
 	epoch    uint64         // of the log
 	tasks    tasks
 
-	visible  atomic.Int64 // stored under mu; read anywhere
-	interest atomic.Uint64
-	told     atomic.Uint64                     // loops that were told of news and have not looked; see Tell
-	slow     atomic.Int64                      // monotonic ns until which appends are deferred
-	closed   atomic.Bool                       // stored under mu
-	retain   atomic.Pointer[storage.Retention] // nil: keep everything
-	retainMu sync.Mutex                        // one Retain at a time; taken before open
+	visible   atomic.Int64 // stored under mu; read anywhere
+	interest  atomic.Uint64
+	followers atomic.Int32                      // subscriptions
+	told      atomic.Uint64                     // loops that were told of news and have not looked; see Tell
+	slow      atomic.Int64                      // monotonic ns until which appends are deferred
+	closed    atomic.Bool                       // stored under mu
+	retain    atomic.Pointer[storage.Retention] // nil: keep everything
+	retainMu  sync.Mutex                        // one Retain at a time; taken before open
 
 	// open is held for reading while the log is read or trimmed, for writing by
 	// Close. Taken before mu.
@@ -240,6 +241,12 @@ func (p *Partition) SetInterest(loop int, on bool) {
 
 // Interest is the bit set of loops that want Advanced.
 func (p *Partition) Interest() uint64 { return p.interest.Load() }
+
+// Follow counts n more subscriptions, fewer if n is negative.
+func (p *Partition) Follow(n int32) { p.followers.Add(n) }
+
+// Followers is how many subscriptions there are.
+func (p *Partition) Followers() int { return int(p.followers.Load()) }
 
 // Tell notes that the loop is to be told of news, and reports whether it has to
 // be: otherwise it was told before and has not looked yet, and will see these

@@ -120,7 +120,7 @@ func (s *Server) request(op wire.Opcode, payload []byte) (func() ([]wire.Payload
 			}
 			return one(s.info(s.cat.Create(m.Name, topic.Config{Partitions: m.Partitions, Visibility: m.Visibility,
 				RetentionMs: m.RetentionMs, RetentionBytes: m.RetentionBytes, SegmentBytes: m.SegmentBytes,
-				Compression: m.Data.Compression, Level: m.Data.Level, Encoding: m.Data.Encoding})))
+				Compression: m.Data.Compression, Level: m.Data.Level, Encoding: m.Data.Encoding, Strategy: m.Data.Strategy})))
 		}, err
 	case wire.OpTopicAlter:
 		var m wire.TopicAlter
@@ -153,6 +153,9 @@ func (s *Server) alter(m *wire.TopicAlter) (wire.Payload, error) {
 	}
 	if m.Mask&wire.AlterEncoding != 0 {
 		ch.Encoding = &m.Data.Encoding
+	}
+	if m.Mask&wire.AlterStrategy != 0 {
+		ch.Strategy = &m.Data.Strategy
 	}
 	for _, f := range []struct {
 		bit uint32
@@ -193,7 +196,7 @@ func (s *Server) describe(t *topic.Topic) wire.TopicInfo {
 	cfg := t.Config()
 	i := wire.TopicInfo{Name: t.Name, ID: t.ID, Engine: s.opts.Engine.Name(), Levels: uint8(s.opts.Engine.Levels()),
 		Visibility: cfg.Visibility, RetentionMs: cfg.RetentionMs, RetentionBytes: cfg.RetentionBytes, SegmentBytes: cfg.SegmentBytes,
-		Data:      wire.TopicData{Compression: cfg.Compression, Level: cfg.Level, Encoding: cfg.Encoding, Dictionary: t.ActiveDictionary()},
+		Data:      wire.TopicData{Compression: cfg.Compression, Level: cfg.Level, Encoding: cfg.Encoding, Dictionary: t.ActiveDictionary(), Strategy: cfg.Strategy},
 		CreatedUs: t.CreatedUs, Partitions: make([]wire.PartitionInfo, len(t.Partitions))}
 	for k, p := range t.Partitions {
 		m := p.Marks()

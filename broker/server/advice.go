@@ -18,9 +18,14 @@ import (
 // quickly come as one.
 type told struct {
 	dictionary uint32
+	accept     uint16
+	fanOut     uint16
 	algorithm  message.Algorithm
 	level      uint8
 	encoding   message.Encoding
+	strategy   compression.Strategy
+	hasLoad    bool // load and fanOut are told
+	load       wire.Load
 }
 
 // advicePerTurn bounds how many producers a loop looks at in one turn: some
@@ -31,15 +36,27 @@ const advicePerTurn = 512
 // for and the broker does not accept is the broker's default, which it accepts.
 func (v *live) advice(t *topic.Topic) told {
 	c := t.Config()
-	a := told{algorithm: c.Compression.Or(v.algorithm), level: c.Level.Or(uint8(v.level)), encoding: c.Encoding.Or(v.encoding)}
+	a := told{strategy: compression.Strategy(c.Strategy.Or(uint8(v.strategy))), accept: v.algorithms, algorithm: c.Compression.Or(v.algorithm), level: c.Level.Or(uint8(v.level)), encoding: c.Encoding.Or(v.encoding)}
 	if !v.accepts(message.Attributes(0).WithAlgorithm(a.algorithm).WithEncoding(v.encoding)) {
 		a.algorithm = v.algorithm
 	}
 	if !v.accepts(message.Attributes(0).WithAlgorithm(v.algorithm).WithEncoding(a.encoding)) {
 		a.encoding = v.encoding
 	}
+	if a.strategy == compression.Never {
+		a.algorithm = message.None // for clients that know no strategies
+	}
 	if a.algorithm == message.Zstd {
 		a.dictionary = t.ActiveDictionary()
+	}
+	return a
+}
+
+// advice is what a producer on t that wants this is to be told now.
+func (s *Server) advice(v *live, t *topic.Topic, wants wire.AdviceWants) told {
+	a := v.advice(t)
+	if a.hasLoad = wantsLoad(wants, a.strategy); a.hasLoad {
+		a.load, a.fanOut = unpackLoad(s.load.Load()), t.FanOut()
 	}
 	return a
 }
@@ -55,6 +72,19 @@ func (a told) news(old told, wants wire.AdviceWants) (x wire.Advice) {
 	if wants&wire.WantEncoding != 0 {
 		x.HasEncoding, x.Encoding = a.encoding != old.encoding, a.encoding
 	}
+	if wants&wire.WantStrategy != 0 {
+		x.HasStrategy, x.Strategy = a.strategy != old.strategy, uint8(a.strategy)
+	}
+	if wants&(wire.WantStrategy|wire.WantLoad) != 0 {
+		x.HasAccept, x.Accept = a.accept != old.accept, a.accept
+	}
+	if a.hasLoad {
+		if !old.hasLoad {
+			old.load = wire.UnknownLoad
+		}
+		x.HasLoad, x.Load = a.load != old.load, a.load
+		x.HasFanOut, x.FanOut = a.fanOut != old.fanOut || !old.hasLoad, a.fanOut
+	}
 	return x
 }
 
@@ -64,6 +94,7 @@ func (a told) opening(wants wire.AdviceWants) wire.Advice {
 	x.HasCompression = wants&wire.WantCompression != 0
 	x.HasDictionary = x.HasCompression && a.dictionary != 0
 	x.HasEncoding = wants&wire.WantEncoding != 0
+	x.HasStrategy = wants&wire.WantStrategy != 0
 	return x
 }
 
@@ -91,9 +122,9 @@ func (l *loop) adviseSome() {
 		if p.level > message.AckDurable || p.wants == 0 {
 			continue
 		}
-		now := v.advice(p.topic)
+		now := l.srv.advice(v, p.topic, p.wants)
 		x := now.news(p.told, p.wants)
-		p.told = now
+		l.note(p, now)
 		if !x.Empty() {
 			_ = l.send(evloop.Conn{Index: p.conn, Gen: p.gen}, wire.Header{Opcode: wire.OpAdvice, Handle: handleOf(i, p.use)}, &x) // a connection that cannot take it ends
 		}
@@ -126,6 +157,11 @@ func (s *Server) checkData(op string, x *wire.TopicData) error {
 	}
 	if a, ok := x.Compression.Value(); ok && !v.accepts(message.Attributes(0).WithAlgorithm(a).WithEncoding(v.encoding)) {
 		return bad("compression", "the broker is configured not to take %s", a)
+	}
+	if n, ok := x.Strategy.Value(); ok {
+		if err := (compression.Policy{Strategy: compression.Strategy(n)}).Validate(); err != nil {
+			return bad("compression_strategy", "%d is no strategy", n)
+		}
 	}
 	if n, ok := x.Level.Value(); ok {
 		if err := (compression.Policy{Level: compression.Level(n)}).Validate(); err != nil {

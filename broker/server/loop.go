@@ -66,6 +66,7 @@ type loop struct {
 		helloOK wire.HelloOK
 		sub     wire.Subscribe
 		subOK   wire.SubscribeOK
+		report  wire.Report
 	}
 
 	buf      []byte // scratch for one small frame

@@ -70,6 +70,13 @@ type Options struct {
 	Compression      message.Algorithm
 	CompressionLevel compression.Level
 	Encoding         message.Encoding
+	// CompressionStrategy is when they are to compress; compression.Threshold by
+	// default. With Adaptive, clients that can choose algorithm and level
+	// themselves, among Algorithms, and those that cannot use Compression.
+	CompressionStrategy wire.Choice[compression.Strategy]
+	// Load reads how busy the broker's machine is; nil if nobody can tell. It is
+	// called once a second at most, and only while producers want to know.
+	Load func() wire.Load
 
 	// Network are the timeouts (PartialTimeout, PressedTimeout, PreTimeout,
 	// CloseTimeout), bounds of output (OutBudgetBytes, OutPerConnBytes) and TCP
@@ -133,6 +140,7 @@ func (o Options) WithDefaults() Options {
 	if len(o.Algorithms) == 0 {
 		o.Algorithms = []message.Algorithm{message.None, message.Gzip, message.Snappy, message.LZ4, message.Zstd, message.Brotli}
 	}
+	def(&o.CompressionStrategy, wire.Choose(compression.Threshold))
 	if len(o.Encodings) == 0 {
 		o.Encodings = []message.Encoding{message.Raw, message.CBOR, message.JSON, message.MessagePack}
 	}
@@ -184,6 +192,9 @@ func (o Options) Check() error {
 	}
 	if err := (compression.Policy{Level: o.CompressionLevel}).Validate(); err != nil {
 		bad("compression_level", "%d is no level", uint8(o.CompressionLevel))
+	}
+	if err := (compression.Policy{Strategy: o.CompressionStrategy.Or(compression.Threshold)}).Validate(); err != nil {
+		bad("compression_strategy", "%d is no strategy", uint8(o.CompressionStrategy)-1)
 	}
 	if !slices.Contains(o.Encodings, o.Encoding) {
 		bad("encoding", "%s is the default, and not accepted", o.Encoding)

@@ -29,6 +29,7 @@ type producer struct {
 	topic    *topic.Topic
 	level    message.AckLevel
 	use      uint8
+	reports  bool // it has sent a REPORT
 	wants    wire.AdviceWants
 	told     told
 }
@@ -172,7 +173,8 @@ func (l *loop) openProducer(c evloop.Conn, u *[4]uint32, h wire.Header, payload 
 	}
 	l.useCount++
 	*p = producer{conn: c.Index, gen: c.Gen, next: u[wordProducers], topic: t, level: m.Ack, use: l.useCount,
-		wants: m.Wants, told: l.srv.live.Load().advice(t)}
+		wants: m.Wants}
+	l.note(p, l.srv.advice(l.srv.live.Load(), t, m.Wants))
 	if p.next != 0 {
 		l.prods.At(p.next).prev = i
 	}
@@ -246,6 +248,10 @@ func (l *loop) dropProducer(i uint32, p *producer) {
 	} else {
 		l.srv.budget.forget(l, handleOf(i, p.use))
 	}
+	if p.reports {
+		l.srv.choices.forget(chooserKey{l.id, handleOf(i, p.use)}, p.topic)
+	}
+	l.note(p, told{})
 	*p = producer{level: 0xff} // meets no handle
 	l.prods.Put(i)
 }

@@ -24,13 +24,18 @@ type live struct {
 	algorithm message.Algorithm
 	level     compression.Level
 	encoding  message.Encoding
+	strategy  compression.Strategy
+	// algorithms has bit i set if batches of algorithm i are taken.
+	algorithms uint16
 }
 
 func (o *Options) live() *live {
 	v := &live{slowConsumer: o.SlowConsumer, producerBytes: o.ProducerBytes, deliverBytes: o.DeliverBytes, retentionEvery: o.RetentionEvery,
 		debug:     o.Logger.Enabled(context.Background(), slog.LevelDebug),
-		algorithm: o.Compression, level: o.CompressionLevel, encoding: o.Encoding}
+		algorithm: o.Compression, level: o.CompressionLevel, encoding: o.Encoding,
+		strategy: o.CompressionStrategy.Or(compression.Threshold)}
 	for _, alg := range o.Algorithms {
+		v.algorithms |= 1 << alg
 		for _, enc := range o.Encodings {
 			v.accept |= 1 << (message.Attributes(0).WithAlgorithm(alg).WithEncoding(enc) & acceptMask)
 		}
@@ -44,7 +49,7 @@ func (v *live) accepts(a message.Attributes) bool { return v.accept>>(a&acceptMa
 
 // Reload changes what can change while the server runs, without touching a
 // connection: SlowConsumer, ProducerBytes, DeliverBytes, Algorithms, Encodings,
-// Compression, CompressionLevel, Encoding, RetentionEvery, Topics, and whether the
+// Compression, CompressionLevel, CompressionStrategy, Encoding, RetentionEvery, Topics, and whether the
 // Logger takes debug messages. The other fields of o are not looked at; zero means
 // the default, as in New.
 //
@@ -59,6 +64,7 @@ func (s *Server) Reload(o Options) error {
 	n.SlowConsumer, n.ProducerBytes, n.DeliverBytes = o.SlowConsumer, o.ProducerBytes, o.DeliverBytes
 	n.Algorithms, n.Encodings = o.Algorithms, o.Encodings
 	n.Compression, n.CompressionLevel, n.Encoding = o.Compression, o.CompressionLevel, o.Encoding
+	n.CompressionStrategy = o.CompressionStrategy
 	n.RetentionEvery, n.Topics = o.RetentionEvery, o.Topics
 	if err := n.complete(); err != nil {
 		return err

@@ -57,14 +57,18 @@ type Server struct {
 	reloading sync.Mutex    // held by Reload
 	reloaded  chan struct{} // tells housekeeping to look at live again
 	low       atomic.Bool   // the engine asks to stop producing
-	space     atomic.Pointer[Space]
-	serving   atomic.Bool  // Serve was called
-	latency   *latency.Set // nil: not measured
-	stop      chan struct{}
-	stopOnce  sync.Once
-	closeOnce sync.Once
-	closeErr  error
-	wg        sync.WaitGroup // housekeeping
+	load      atomic.Uint32 // what producers are told, packed; see pressure.go
+	choices   choices
+	// loadWanted counts the producers that are told the load.
+	loadWanted atomic.Int32
+	space      atomic.Pointer[Space]
+	serving    atomic.Bool  // Serve was called
+	latency    *latency.Set // nil: not measured
+	stop       chan struct{}
+	stopOnce   sync.Once
+	closeOnce  sync.Once
+	closeErr   error
+	wg         sync.WaitGroup // housekeeping
 }
 
 // New opens the engine's topics and listens; Serve begins to accept.
@@ -89,6 +93,7 @@ func build(o Options) (*Server, error) {
 	s := &Server{opts: o, began: time.Now(), stop: make(chan struct{}), reloaded: make(chan struct{}, 1)}
 	s.live.Store(o.live())
 	s.space.Store(new(Space))
+	s.load.Store(packLoad(wire.UnknownLoad))
 	s.budget.free = o.ProduceBytes
 	if o.Measure {
 		s.latency = latency.NewSet(o.Loops)
@@ -158,11 +163,16 @@ func (s *Server) housekeep() {
 			retain.Reset(s.live.Load().retentionEvery)
 		case now := <-space.C:
 			s.checkSpace()
+			s.measureLoad()
 			s.pool.Tune(now)
 		case now := <-retain.C:
 			if err := s.cat.Retain(now); err != nil {
 				s.opts.Logger.Error("retention failed", "err", err)
 			}
+			s.choices.sweep(func(t *topic.Topic) bool {
+				now, err := s.cat.Lookup(t.Name)
+				return err == nil && now == t
+			})
 		}
 	}
 }

@@ -215,6 +215,8 @@ func (l *loop) frame(c evloop.Conn, u *[4]uint32, h wire.Header, payload []byte)
 		return l.openProducer(c, u, h, payload)
 	case wire.OpCloseProducer:
 		return l.closeProducer(c, u, h, payload)
+	case wire.OpReport:
+		return l.report(c, h, payload)
 	case wire.OpSubscribe:
 		return l.subscribe(c, u, h, payload)
 	case wire.OpUnsubscribe:

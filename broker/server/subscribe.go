@@ -94,6 +94,7 @@ func (l *loop) subscribed(c evloop.Conn, h wire.Header, p *partition.Partition, 
 	if err != nil || s == nil { // nil: the connection ended meanwhile
 		return err
 	}
+	p.Follow(1)
 	s.credit = int64(m.Credit)
 	s.max = clampDeliver(m.MaxDeliverBytes, l.srv.live.Load().deliverBytes, maxFrame(l.ev.User(c)))
 	mk := p.Marks()
@@ -162,9 +163,12 @@ func (l *loop) dropSub(i uint32, s *subscription) {
 		l.subs.At(s.partNext).partPrev = s.partPrev
 	}
 	slot.count--
-	if slot.count == 0 {
-		if p := l.srv.cat.ByNum(s.part); p != nil {
+	if p := l.srv.cat.ByNum(s.part); p != nil {
+		if slot.count == 0 {
 			p.SetInterest(l.id, false)
+		}
+		if s.flags&subFetch == 0 {
+			p.Follow(-1)
 		}
 	}
 	if s.flags&subFetch != 0 {

@@ -59,7 +59,7 @@ func (r *Reader) Read() (Sample, error) {
 	s.Host, err = Host()
 	keep(err)
 	if r.path != "" {
-		s.Disk, err = Disk(r.exists())
+		s.Disk, err = Disk(existing(r.path))
 		keep(err)
 	}
 	s.Network, err = Network()
@@ -77,9 +77,9 @@ func (r *Reader) Read() (Sample, error) {
 	return s, errors.Join(errs...)
 }
 
-// exists is the reader's path, or the nearest directory above it that exists.
-func (r *Reader) exists() string {
-	p := filepath.Clean(r.path)
+// existing is path, or the nearest directory above it that exists.
+func existing(path string) string {
+	p := filepath.Clean(path)
 	for {
 		if _, err := os.Stat(p); err == nil {
 			return p

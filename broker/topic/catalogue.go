@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +31,25 @@ type Topic struct {
 	Partitions []*partition.Partition
 	config     atomic.Pointer[Config]
 	dicts      atomic.Pointer[dictionaries] // stored under Catalogue.mu; see dictionary.go
+	fanOut     atomic.Uint32                // as CountFanOut found it
+}
+
+// FanOut is how many subscriptions follow each partition, on average, rounded up,
+// when CountFanOut looked last.
+func (t *Topic) FanOut() uint16 { return uint16(t.fanOut.Load()) }
+
+// CountFanOut counts the subscriptions of t's partitions and reports whether
+// FanOut is another now.
+func (t *Topic) CountFanOut() bool {
+	sum := 0
+	for _, p := range t.Partitions {
+		sum += max(p.Followers(), 0)
+	}
+	n := uint32(0)
+	if k := len(t.Partitions); k > 0 {
+		n = uint32(min((sum+k-1)/k, math.MaxUint16))
+	}
+	return t.fanOut.Swap(n) != n
 }
 
 // Config returns the settings in force.
@@ -386,6 +406,7 @@ type Change struct {
 	Compression                               *wire.Choice[message.Algorithm]
 	Level                                     *wire.Choice[uint8]
 	Encoding                                  *wire.Choice[message.Encoding]
+	Strategy                                  *wire.Choice[uint8]
 }
 
 // Alter changes settings of a topic. Its partitions and its visibility are for
@@ -417,6 +438,9 @@ func (c *Catalogue) Alter(name string, ch Change) (*Topic, error) {
 	}
 	if ch.Encoding != nil {
 		cfg.Encoding = *ch.Encoding
+	}
+	if ch.Strategy != nil {
+		cfg.Strategy = *ch.Strategy
 	}
 	if cfg, err = cfg.complete(*c.defaults.Load(), c.opts.Engine); err != nil {
 		return nil, err

@@ -284,7 +284,7 @@ func TestBadCatalogueIsRefused(t *testing.T) {
 		"no JSON":             {"hello", fault.Corrupted, "topics"},
 		"null":                {"null", fault.Corrupted, "version"},
 		"no version":          {edit(`"version": 1`, `"version": 0`), fault.Corrupted, "version"},
-		"later version":       {edit(`"version": 1`, `"version": 3`), fault.NewerFormat, "version"},
+		"later version":       {edit(`"version": 1`, `"version": 4`), fault.NewerFormat, "version"},
 		"unlike this one":     {`{"version": 9, "topics": {"orders": []}}`, fault.NewerFormat, "version"},
 		"cluster id":          {edit("01ARZ", "81ARZ"), fault.Corrupted, "cluster_id"},
 		"topic id":            {edit(`"id": "0`, `"id": "`), fault.Corrupted, "id"},

@@ -46,6 +46,7 @@ type Config struct {
 	Compression wire.Choice[message.Algorithm] `json:"-"`
 	Level       wire.Choice[uint8]             `json:"-"` // of package compression
 	Encoding    wire.Choice[message.Encoding]  `json:"-"`
+	Strategy    wire.Choice[uint8]             `json:"-"` // of package compression
 }
 
 // Retention is the engine's form of the settings.

@@ -273,6 +273,11 @@ func TestStoredVersions(t *testing.T) {
 		t.Fatal(err)
 	}
 	version("2")
+	adaptive := wire.Choose[uint8](3)
+	if _, err := b.Alter("a", Change{Strategy: &adaptive}); err != nil {
+		t.Fatal(err)
+	}
+	version("3")
 	if err := b.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -281,12 +286,16 @@ func TestStoredVersions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c := a.Config(); c.Compression != zstd || c.Level != level || c.Encoding != json {
+	if c := a.Config(); c.Compression != zstd || c.Level != level || c.Encoding != json || c.Strategy != adaptive {
 		t.Errorf("%+v", c)
 	}
 	var none wire.Choice[message.Algorithm]
 	var anyLevel wire.Choice[uint8]
 	var anyEncoding wire.Choice[message.Encoding]
+	if _, err := b.Alter("a", Change{Strategy: &anyLevel}); err != nil {
+		t.Fatal(err)
+	}
+	version("2")
 	if _, err := b.Alter("a", Change{Compression: &none, Level: &anyLevel, Encoding: &anyEncoding}); err != nil {
 		t.Fatal(err)
 	}

@@ -15,9 +15,10 @@ import (
 const (
 	metaName = "topics"
 	// metaVersion is the latest version of the catalogue. Version 2 has settings
-	// of compression and encoding, and dictionaries; a catalogue without them is
-	// written as version 1, so that brokers before them can read it.
-	metaVersion = 2
+	// of compression and encoding, and dictionaries, version 3 strategies of
+	// compression; a catalogue without them is written as the version before, so
+	// that brokers of that time can read it.
+	metaVersion = 3
 )
 
 // stored is the catalogue's blob: JSON, since it is small, changes rarely and is
@@ -125,6 +126,8 @@ type storedData struct {
 	Dictionaries []storedDictionary `json:"dictionaries,omitempty"`
 	Active       uint32             `json:"active_dictionary,omitempty"`
 	Retired      []storedRetired    `json:"retired_dictionaries,omitempty"`
+	// Strategy is one of package compression, since version 3.
+	Strategy *uint8 `json:"compression_strategy,omitempty"`
 }
 
 type storedDictionary struct {
@@ -142,11 +145,14 @@ type storedRetired struct {
 }
 
 func (d *storedData) empty() bool {
-	return d.Compression == "" && d.Level == nil && d.Encoding == "" && len(d.Dictionaries) == 0 && d.Active == 0 && len(d.Retired) == 0
+	return d.Compression == "" && d.Level == nil && d.Encoding == "" && len(d.Dictionaries) == 0 && d.Active == 0 && len(d.Retired) == 0 && d.Strategy == nil
 }
 
 // least is the earliest version that can say what st does.
 func (st *stored) least() int {
+	if slices.ContainsFunc(st.Topics, func(t storedTopic) bool { return t.storedData.Strategy != nil }) {
+		return 3
+	}
 	if len(st.Spent) > 0 || slices.ContainsFunc(st.Topics, func(t storedTopic) bool { return !t.storedData.empty() }) {
 		return 2
 	}
@@ -164,6 +170,9 @@ func (t *Topic) data() (d storedData) {
 	}
 	if e, ok := cfg.Encoding.Value(); ok {
 		d.Encoding = e.String()
+	}
+	if s, ok := cfg.Strategy.Value(); ok {
+		d.Strategy = &s
 	}
 	for _, x := range set.all {
 		d.Dictionaries = append(d.Dictionaries, storedDictionary{x.ID, x.Bytes, x.AddedUs, x.sum})
@@ -190,6 +199,9 @@ func (d *storedData) read(cfg *Config) (*dictionaries, error) {
 			return nil, err
 		}
 		cfg.Encoding = wire.Choose(e)
+	}
+	if d.Strategy != nil {
+		cfg.Strategy = wire.Choose(min(*d.Strategy, 254))
 	}
 	bad := func(field, format string, args ...any) error {
 		return fault.New(fault.Corrupted, "read settings").WithField(field).WithDetail(format, args...)

@@ -15,8 +15,8 @@ const Unlimited = -1
 //	│ str 249 │ u32 ≤ 4096 │ 0-2           │ i64          │ i64             │ i64           │         │
 //	└─────────┴────────────┴───────────────┴──────────────┴─────────────────┴───────────────┴─────────┘
 //
-// 0 stands for the broker's default in every field but the name. Option 1, see
-// TopicData, is left out if it says nothing.
+// 0 stands for the broker's default in every field but the name. Options 1 and 3,
+// see TopicData, are left out if they say nothing.
 type TopicCreate struct {
 	Name           string
 	Partitions     uint32
@@ -39,7 +39,7 @@ func (x *TopicCreate) Parse(src []byte) error {
 	c := cursor{name: "TOPIC_CREATE", b: src}
 	x.Name = c.topic()
 	x.Partitions, x.Visibility, x.RetentionMs, x.RetentionBytes, x.SegmentBytes = c.settings()
-	x.Data = c.topicData(c.options(1<<optTopicData), optTopicData)
+	x.Data = c.topicData(c.options(topicOptions(optTopicData)), optTopicData)
 	c.wanted(&x.Data)
 	return c.end()
 }
@@ -54,9 +54,10 @@ const (
 	AlterCompression
 	AlterCompressionLevel
 	AlterEncoding
+	AlterStrategy
 
 	alterKnown = AlterPartitions | AlterVisibility | AlterRetentionMs | AlterRetentionBytes | AlterSegmentBytes |
-		AlterCompression | AlterCompressionLevel | AlterEncoding
+		AlterCompression | AlterCompressionLevel | AlterEncoding | AlterStrategy
 )
 
 // TopicAlter changes the settings of a topic whose bit is set in Mask; the other
@@ -64,7 +65,7 @@ const (
 //
 //	┌─────────┬──────────┬──────────────────────────┬─────────┐
 //	│ topic   │ mask u32 │ settings as TOPIC_CREATE │ options │
-//	│ str 249 │ 8 bits   │ (29 B)                   │         │
+//	│ str 249 │ 9 bits   │ (29 B)                   │         │
 //	└─────────┴──────────┴──────────────────────────┴─────────┘
 type TopicAlter struct {
 	Name           string
@@ -74,7 +75,7 @@ type TopicAlter struct {
 	RetentionMs    int64
 	RetentionBytes int64
 	SegmentBytes   int64
-	Data           TopicData // option 1
+	Data           TopicData // options 1 and 3
 }
 
 // Append implements Payload.
@@ -95,7 +96,7 @@ func (x *TopicAlter) Parse(src []byte) error {
 			WithDetail("bits %#x name no setting of this version", x.Mask&^alterKnown))
 	}
 	x.Partitions, x.Visibility, x.RetentionMs, x.RetentionBytes, x.SegmentBytes = c.settings()
-	x.Data = c.topicData(c.options(1<<optTopicData), optTopicData)
+	x.Data = c.topicData(c.options(topicOptions(optTopicData)), optTopicData)
 	c.wanted(&x.Data)
 	return c.end()
 }

@@ -73,7 +73,7 @@ func (x *Metadata) Parse(src []byte) error {
 		}
 		x.Topics = append(x.Topics, t)
 	}
-	c.topicsData(c.options(1<<optTopicInfo), x.Topics)
+	c.topicsData(c.options(topicOptions(optTopicInfo)), x.Topics)
 	return c.end()
 }
 
@@ -152,7 +152,7 @@ func (x *TopicInfo) Append(dst []byte) []byte {
 func (x *TopicInfo) Parse(src []byte) error {
 	c := cursor{name: "TOPIC_INFO", b: src}
 	x.parseBody(&c)
-	x.Data = c.topicData(c.options(1<<optTopicInfo), optTopicInfo)
+	x.Data = c.topicData(c.options(topicOptions(optTopicInfo)), optTopicInfo)
 	return c.end()
 }
 

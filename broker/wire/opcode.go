@@ -23,6 +23,7 @@ const (
 	OpProduce       Opcode = 33
 	OpCloseProducer Opcode = 34
 	OpAdvice        Opcode = 36
+	OpReport        Opcode = 37
 
 	OpSubscribe   Opcode = 48
 	OpDeliver     Opcode = 49
@@ -60,6 +61,7 @@ var opcodes = []opcodeInfo{
 	{OpProduce, "PRODUCE", "PRODUCE_OK", fromClient, func() Payload { return new(Produce) }, func() Payload { return new(ProduceOK) }},
 	{OpCloseProducer, "CLOSE_PRODUCER", "CLOSE_PRODUCER_OK", fromClient, func() Payload { return new(CloseProducer) }, func() Payload { return new(Empty) }},
 	{OpAdvice, "ADVICE", "", fromServer, func() Payload { return new(Advice) }, nil},
+	{OpReport, "REPORT", "", fromClient, func() Payload { return new(Report) }, nil},
 	{OpSubscribe, "SUBSCRIBE", "SUBSCRIBE_OK", fromClient, func() Payload { return new(Subscribe) }, func() Payload { return new(SubscribeOK) }},
 	{OpDeliver, "DELIVER", "", fromServer, func() Payload { return new(Deliver) }, nil},
 	{OpCredit, "CREDIT", "", fromBoth, func() Payload { return new(Credit) }, nil},

@@ -41,7 +41,8 @@ func (r CreditReason) String() string {
 //	│ str 249 │ 0-2    │ 0-1           │ u64         │           │ u32           │         │
 //	└─────────┴────────┴───────────────┴─────────────┴───────────┴───────────────┴─────────┘
 //
-//	option 2: what it takes advice on, u16: 1 compression and dictionary · 2 encoding
+//	option 2: what it takes advice on, u16: 1 compression and dictionary · 2 encoding ·
+//	          4 strategy · 8 load
 type OpenProducer struct {
 	Topic         string
 	Ack           message.AckLevel

@@ -202,6 +202,8 @@ func limitTable() string {
 	row("details in an ERROR", MaxDetails)
 	row("compression dictionary, bytes", MaxDictionaryBytes)
 	row("dictionaries in a list", MaxDictionaries)
+	row("arms in a REPORT", MaxArms)
+	row("switches in a REPORT", MaxSwitches)
 	row("topic name, bytes", MaxTopicBytes)
 	row("client name, node address, field, operation and detail of an error, bytes", MaxNameBytes)
 	row("version of a client or broker, bytes", MaxVersionBytes)
@@ -211,5 +213,7 @@ func limitTable() string {
 	row("message of an error, bytes", MaxTextBytes)
 	row("text of a cause, bytes", MaxCauseBytes)
 	row("key of a detail, bytes", MaxDetailKeyBytes)
+	row("artefact of a report, bytes", MaxArtefactBytes)
+	row("note of a report, bytes", MaxNoteBytes)
 	return b.String()
 }

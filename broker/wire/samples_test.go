@@ -140,6 +140,30 @@ func samples(tb testing.TB) []sample {
 				{"an unknown odd option", func(b []byte) []byte { b[0] += 5; return append(b, 31, 0, 1, 0, 0) }},
 			}},
 		{"advice_of_later", Header{Opcode: OpAdvice, Handle: 0x01000007}, &Advice{HasCompression: true, Algorithm: 77, Level: 99, HasEncoding: true, Encoding: 9}, -1, nil},
+		{"advice_load", Header{Opcode: OpAdvice, Handle: 0x01000007}, &Advice{
+			HasLoad: true, Load: Load{CPU: 45, Memory: 80, Disk: LoadUnknown, Link: 5}, HasFanOut: true, FanOut: 0x0203,
+			HasStrategy: true, Strategy: 3, HasAccept: true, Accept: 0x3f,
+		}, -1, []damage{
+			set("a shorter load", 4, 3, 0),
+			set("a longer strategy", 18, 2, 0),
+			set("another length of what is accepted", -4, 1, 0),
+		}},
+		{"report", Header{Opcode: OpReport, Handle: 0x01000007}, &Report{
+			Strategy: 3, Chosen: 1, Reason: 4, CPU: 45, FanOut: 3, Link: 2_500_000, Batches: 4000, Switches: 17, Artefact: "trained 0a1b2c3d", Note: "built in",
+			Arms: []ReportArm{
+				{Algorithm: message.None, Batches: 10, In: 655360, Out: 655360, Predicted: 65_000},
+				{Algorithm: message.Zstd, Level: 1, Batches: 3990, In: 1 << 40, Out: 1 << 38, Discarded: 7, EncodeNs: 123_456_789_012, Predicted: 30_000, Observed: 31_000},
+			},
+			Recent:   []ReportSwitch{{AtUs: 1_700_000_000_000_000, From: NoArm, To: 0, Reason: 1}, {AtUs: 1_700_000_000_100_000, From: 0, To: 1, Reason: 4}},
+			HasWants: true, Wants: WantStrategy | WantLoad,
+		}, -1, []damage{
+			set("too many arms", 58, 17),
+			set("more arms than there are", 58, 16),
+			set("too many switches", -31, 17),
+			set("another length of what it wants", -4, 1, 0),
+			set("an artefact over its limit", 30, 65, 0),
+		}},
+		{"report_of_later", Header{Opcode: OpReport, Handle: 0x01000007}, &Report{Strategy: 99, Chosen: 88, Reason: 77, CPU: 66, Arms: []ReportArm{{Algorithm: 55, Level: 44}}}, last, nil},
 		{"produce", Header{Opcode: OpProduce, Correlation: 4, Handle: 0x01000007}, &Produce{Partition: 3, Batch: batch}, 4,
 			[]damage{{"less than an envelope", func(b []byte) []byte { return b[:6+message.EnvelopeBytes-1] }}}},
 		{"produce_ok", Header{Opcode: OpProduce.Response(), Correlation: 4, Handle: 0x01000007}, &ProduceOK{
@@ -195,11 +219,19 @@ func samples(tb testing.TB) []sample {
 			set("a segment below zero", 36, 0x80),
 		}},
 		{"topic_create_data", Header{Opcode: OpTopicCreate, Correlation: 11}, &TopicCreate{Name: "orders", Data: TopicData{Encoding: Choose(message.Raw)}}, -1, nil},
+		{"topic_create_strategy", Header{Opcode: OpTopicCreate, Correlation: 11}, &TopicCreate{Name: "orders", Data: TopicData{Encoding: Choose(message.Raw), Strategy: Choose[uint8](3)}}, -1,
+			[]damage{set("another length of the strategy", -3, 0, 0)}},
+		{"topic_info_strategy", Header{Opcode: OpTopicAlter.Response(), Correlation: 12}, &TopicInfo{Name: "orders", Partitions: []PartitionInfo{}, Data: TopicData{Strategy: Choose[uint8](3)}}, -1, nil},
+		{"metadata_ok_strategy", Header{Opcode: OpMetadata.Response(), Correlation: 2}, &Metadata{
+			ClusterID: "c", NodeID: "n1", Topics: []TopicInfo{{Name: "a", Partitions: []PartitionInfo{}, Data: TopicData{Strategy: Choose[uint8](1)}},
+				{Name: "b", Partitions: []PartitionInfo{}, Data: TopicData{Compression: Choose(message.Zstd), Strategy: Choose[uint8](3)}}},
+		}, -1, []damage{set("a strategy of no topic", -3, 2), set("a strategy of a topic twice", -3, 0), set("half a strategy", -8, 5, 0)}},
+		{"topic_alter_strategy", Header{Opcode: OpTopicAlter, Correlation: 12}, &TopicAlter{Name: "orders", Mask: AlterStrategy, Data: TopicData{Strategy: Choose[uint8](2)}}, -1, nil},
 		{"topic_info_data", Header{Opcode: OpTopicAlter.Response(), Correlation: 12}, &withData, -1, nil},
 		{"topic_info", Header{Opcode: OpTopicCreate.Response(), Correlation: 11}, &topic, last, nil},
 		{"topic_alter", Header{Opcode: OpTopicAlter, Correlation: 12}, &TopicAlter{
 			Name: "orders", Mask: AlterPartitions | AlterRetentionMs, Partitions: 8, RetentionMs: 3_600_000,
-		}, last, []damage{set("an unknown setting", 9, 0x01)}},
+		}, last, []damage{set("an unknown setting", 9, 0x02)}},
 		{"topic_alter_data", Header{Opcode: OpTopicAlter, Correlation: 12}, &TopicAlter{
 			Name: "orders", Mask: AlterCompression | AlterCompressionLevel | AlterEncoding,
 			Data: TopicData{Compression: Choose(message.Zstd), Level: Choose[uint8](2), Encoding: Choose(message.CBOR)},
@@ -208,7 +240,7 @@ func samples(tb testing.TB) []sample {
 			set("no such encoding", -5, 9),
 			set("a dictionary", -1, 1),
 			set("another length of the option", -9, 6, 0),
-			set("an option the broker must know, but does not", -11, 3),
+			set("an option the broker must know, but does not", -11, 5),
 		}},
 		{"topic_delete", Header{Opcode: OpTopicDelete, Correlation: 13}, &TopicDelete{Name: "orders"}, last,
 			[]damage{{"no name", func(b []byte) []byte { return append([]byte{0, 0}, b[8:]...) }}}},

@@ -74,6 +74,9 @@ const (
 
 	MaxDictionaryBytes = 1 << 20 // of a compression dictionary
 	MaxDictionaries    = 32      // in Dictionaries
+
+	MaxArms     = 16 // in a REPORT
+	MaxSwitches = 16 // in a REPORT
 )
 
 // Limits of strings, in bytes.
@@ -87,6 +90,8 @@ const (
 	MaxTextBytes      = 4096 // message of an error
 	MaxCauseBytes     = 1024 // text of one cause of an error
 	MaxDetailKeyBytes = 64   // key of one detail of an error
+	MaxArtefactBytes  = 64   // artefact of a report
+	MaxNoteBytes      = 256  // note of a report
 )
 
 // NegotiateHeartbeat returns the interval in milliseconds for a peer that asked

@@ -37,6 +37,7 @@ type topicFlags struct {
 	segment        int64
 	compression    string
 	level          string
+	strategy       string
 	encoding       string
 }
 
@@ -47,6 +48,7 @@ func (o *topicFlags) register(cmd *cobra.Command) {
 	f.Var(sizeFlag{n: &o.segment}, "segment", "segment size")
 	f.StringVar(&o.compression, "compression", "", "what producers are advised to compress with: auto (as the broker is configured), none, gzip, snappy, lz4, zstd or brotli")
 	f.StringVar(&o.level, "compression-level", "", "auto, fastest, balanced or smallest")
+	f.StringVar(&o.strategy, "compression-strategy", "", "when they compress: auto, never, always, threshold, or adaptive, which chooses the algorithm of each batch too")
 	f.StringVar(&o.encoding, "encoding", "", "how producers are advised to encode values: auto, "+codecNames)
 }
 
@@ -98,6 +100,11 @@ func (o *topicFlags) change(cmd *cobra.Command) (client.TopicChange, error) {
 	}
 	if given("compression-level") {
 		if c.Level, err = chosen("compression-level", o.level, "fastest, balanced or smallest", compression.ParseLevel); err != nil {
+			return c, err
+		}
+	}
+	if given("compression-strategy") {
+		if c.Strategy, err = chosen("compression-strategy", o.strategy, "never, always, threshold or adaptive", compression.ParseStrategy); err != nil {
 			return c, err
 		}
 	}
@@ -154,6 +161,7 @@ func newTopicCreate(g *globals) *cobra.Command {
 			set(&cfg.Compression, c.Compression)
 			set(&cfg.Level, c.Level)
 			set(&cfg.Encoding, c.Encoding)
+			set(&cfg.Strategy, c.Strategy)
 			return g.admin(cmd, func(a *client.Admin) error {
 				ctx, cancel := g.within(cmd.Context())
 				defer cancel()
@@ -305,6 +313,7 @@ type topicReport struct {
 	SegmentBytes   int64             `json:"segment_bytes"`
 	Compression    string            `json:"compression"` // advised to producers; auto: as the broker is configured
 	Level          string            `json:"compression_level"`
+	Strategy       string            `json:"compression_strategy"`
 	Encoding       string            `json:"encoding"`
 	Dictionary     string            `json:"dictionary,omitempty"`
 	Created        string            `json:"created"`
@@ -331,7 +340,7 @@ func reportTopic(t *client.Topic) topicReport {
 	if t.Retention < 0 {
 		r.RetentionMs = client.Unlimited
 	}
-	r.Compression, r.Level, r.Encoding = choiceText(t.Compression), choiceText(t.Level), choiceText(t.Encoding)
+	r.Compression, r.Level, r.Strategy, r.Encoding = choiceText(t.Compression), choiceText(t.Level), choiceText(t.Strategy), choiceText(t.Encoding)
 	if t.Dictionary != 0 {
 		r.Dictionary = dictionaryText(t.Dictionary)
 	}
@@ -392,7 +401,7 @@ func (g *globals) printTopic(w io.Writer, t *client.Topic) error {
 		{"retention", retention},
 		{"retention bytes", sizeText(r.RetentionBytes)},
 		{"segment", sizeText(r.SegmentBytes)},
-		{"compression", r.Compression + ", level " + r.Level},
+		{"compression", r.Compression + ", level " + r.Level + ", strategy " + r.Strategy},
 		{"encoding", r.Encoding},
 		{"dictionary", cmp.Or(r.Dictionary, "none")},
 		{"created", r.Created},

@@ -1,0 +1,278 @@
+package server
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/server/evloop"
+	"github.com/portask/portask/broker/topic"
+	"github.com/portask/portask/broker/wire"
+)
+
+// Producers that choose how to compress each batch report what they chose. The
+// broker decides nothing by it: it keeps the latest report of a bounded number of
+// producers, and for each topic sums that never fall, for people to read.
+
+// Bounds of what is kept. A report takes at most 1.2 KiB, so the producers' are 1.2
+// MiB and the topics' sums 0.7 MiB at most.
+const (
+	choosersMax     = 1024 // producers whose report is kept, of all topics
+	chosenTopicsMax = 512  // topics with sums of their own
+	recentMax       = 64   // changes of the choice kept for a topic
+)
+
+// Choices are what producers reported of how they compress the batches of one
+// topic.
+type Choices struct {
+	Topic string
+	// Producers are those that are open, most batches first. Others were left out
+	// because the broker keeps 1,024.
+	Producers []Chooser
+	Others    int
+	// Of all producers since the broker started, those gone included.
+	Batches, Switches uint64
+	Arms              []ChosenArm  // of those that were used
+	Recent            []ChosenTurn // changes of the choice, of all producers, oldest first
+}
+
+// Chooser is one open producer.
+type Chooser struct {
+	Producer string    // as it is named in Recent
+	At       time.Time // of its latest report, by the broker's clock
+	Report   wire.Report
+}
+
+// ChosenArm sums what was sent by one arm; see wire.ReportArm.
+type ChosenArm struct {
+	Algorithm                             message.Algorithm
+	Level                                 uint8
+	Batches, In, Out, Discarded, EncodeNs uint64
+}
+
+// ChosenTurn is a change of a producer's choice.
+type ChosenTurn struct {
+	At       time.Time // the producer's clock
+	Producer string
+	From, To wire.ReportArm // algorithm and level; From.Level is wire.NoArm for the first choice
+	Reason   uint8
+}
+
+// lastMicro is the end of the year 9999, beyond which a time cannot be written.
+const lastMicro = 253_402_300_799_999_999
+
+// choices is the table behind Server.Choices.
+type choices struct {
+	mu     sync.Mutex
+	open   map[chooserKey]*chooser // guarded by mu, as all below
+	topics map[*topic.Topic]*chosen
+}
+
+// chooserKey names a producer of a loop.
+type chooserKey struct {
+	loop   int
+	handle uint32
+}
+
+type chooser struct {
+	t      *topic.Topic
+	name   string
+	at     time.Time
+	report wire.Report
+}
+
+type chosen struct {
+	batches, switches uint64
+	arms              []ChosenArm
+	recent            []ChosenTurn
+	others            int // open producers whose report is not kept
+}
+
+// report takes a REPORT. What a closed producer says is ignored: the two frames
+// crossed.
+func (l *loop) report(c evloop.Conn, h wire.Header, payload []byte) error {
+	m := &l.msg.report
+	if err := m.Parse(payload); err != nil {
+		return err
+	}
+	i, p := l.producerOf(c, h.Handle)
+	if p == nil {
+		return nil
+	}
+	l.srv.choices.take(chooserKey{l.id, h.Handle}, p, m)
+	p.reports = true
+	if m.HasWants && m.Wants != p.wants {
+		p.wants = m.Wants
+		now := l.srv.advice(l.srv.live.Load(), p.topic, p.wants)
+		x := now.opening(p.wants) // all of it: what it did not want it does not know
+		l.note(p, now)
+		if !x.Empty() {
+			return l.send(c, wire.Header{Opcode: wire.OpAdvice, Handle: handleOf(i, p.use)}, &x)
+		}
+	}
+	return nil
+}
+
+// take notes the report m of the producer k.
+func (x *choices) take(k chooserKey, p *producer, m *wire.Report) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.open == nil {
+		x.open, x.topics = map[chooserKey]*chooser{}, map[*topic.Topic]*chosen{}
+	}
+	t := x.topics[p.topic]
+	if t == nil {
+		if len(x.topics) >= chosenTopicsMax {
+			return
+		}
+		t = new(chosen)
+		x.topics[p.topic] = t
+	}
+	q := x.open[k]
+	if q == nil {
+		if len(x.open) >= choosersMax {
+			if !p.reports {
+				t.others++
+			}
+			return
+		}
+		q = &chooser{t: p.topic, name: chooserName(k)}
+		x.open[k] = q
+	}
+	t.add(q, m)
+	q.at = time.Now()
+	arms, recent := q.report.Arms, q.report.Recent
+	q.report = *m
+	q.report.Arms, q.report.Recent = append(arms[:0], m.Arms...), append(recent[:0], m.Recent...)
+}
+
+// add adds what is new in m against the last report of q.
+func (t *chosen) add(q *chooser, m *wire.Report) {
+	old := &q.report
+	more := func(old, now uint64) uint64 {
+		if now < old {
+			return 0 // a counter that fell: nothing can be said
+		}
+		return now - old
+	}
+	t.batches += more(old.Batches, m.Batches)
+	t.switches += more(old.Switches, m.Switches)
+	for i := range m.Arms {
+		a := &m.Arms[i]
+		var was wire.ReportArm
+		if j := slices.IndexFunc(old.Arms, func(b wire.ReportArm) bool { return b.Algorithm == a.Algorithm && b.Level == a.Level }); j >= 0 {
+			was = old.Arms[j]
+		}
+		if a.Batches == 0 {
+			continue
+		}
+		j := slices.IndexFunc(t.arms, func(b ChosenArm) bool { return b.Algorithm == a.Algorithm && b.Level == a.Level })
+		if j < 0 {
+			if len(t.arms) >= wire.MaxArms {
+				continue
+			}
+			t.arms = append(t.arms, ChosenArm{Algorithm: a.Algorithm, Level: a.Level})
+			j = len(t.arms) - 1
+		}
+		s := &t.arms[j]
+		s.Batches += more(was.Batches, a.Batches)
+		s.In += more(was.In, a.In)
+		s.Out += more(was.Out, a.Out)
+		s.Discarded += more(was.Discarded, a.Discarded)
+		s.EncodeNs += more(was.EncodeNs, a.EncodeNs)
+	}
+	last := int64(0)
+	if n := len(old.Recent); n > 0 {
+		last = old.Recent[n-1].AtUs
+	}
+	arm := func(i uint8) wire.ReportArm {
+		if int(i) < len(m.Arms) {
+			return wire.ReportArm{Algorithm: m.Arms[i].Algorithm, Level: m.Arms[i].Level}
+		}
+		return wire.ReportArm{Level: wire.NoArm}
+	}
+	for _, s := range m.Recent {
+		if s.AtUs <= last || s.AtUs > lastMicro {
+			continue
+		}
+		if len(t.recent) == recentMax {
+			t.recent = t.recent[:copy(t.recent, t.recent[1:])]
+		}
+		t.recent = append(t.recent, ChosenTurn{At: time.UnixMicro(s.AtUs), Producer: q.name, From: arm(s.From), To: arm(s.To), Reason: s.Reason})
+	}
+}
+
+func chooserName(k chooserKey) string {
+	const digits = "0123456789abcdef"
+	b := []byte{'p', digits[k.loop>>4&15], digits[k.loop&15], '-', 0, 0, 0, 0, 0, 0, 0, 0}
+	for i := range 8 {
+		b[4+i] = digits[k.handle>>(28-4*i)&15]
+	}
+	return string(b)
+}
+
+// forget takes a closed producer out; its sums stay.
+func (x *choices) forget(k chooserKey, t *topic.Topic) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if _, ok := x.open[k]; ok {
+		delete(x.open, k)
+	} else if c := x.topics[t]; c != nil && c.others > 0 {
+		c.others--
+	}
+}
+
+// sweep takes topics out that are gone. Only housekeeping calls it.
+func (x *choices) sweep(known func(*topic.Topic) bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for t := range x.topics {
+		if !known(t) {
+			delete(x.topics, t)
+		}
+	}
+	for k, q := range x.open {
+		if x.topics[q.t] == nil {
+			delete(x.open, k)
+		}
+	}
+}
+
+// Choices are what producers reported, by topic, in the order of the names. name,
+// unless empty, is the only topic asked for.
+func (s *Server) Choices(name string) []Choices {
+	x := &s.choices
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var all []Choices
+	at := map[*topic.Topic]int{}
+	for t, c := range x.topics {
+		if name != "" && t.Name != name {
+			continue
+		}
+		at[t] = len(all)
+		all = append(all, Choices{Topic: t.Name, Others: c.others, Batches: c.batches, Switches: c.switches,
+			Arms: slices.Clone(c.arms), Recent: slices.Clone(c.recent)})
+	}
+	for _, q := range x.open {
+		i, ok := at[q.t]
+		if !ok {
+			continue
+		}
+		r := q.report
+		r.Arms, r.Recent = slices.Clone(r.Arms), slices.Clone(r.Recent)
+		all[i].Producers = append(all[i].Producers, Chooser{Producer: q.name, At: q.at, Report: r})
+	}
+	for i := range all {
+		slices.SortFunc(all[i].Producers, func(a, b Chooser) int {
+			return cmp.Or(cmp.Compare(b.Report.Batches, a.Report.Batches), cmp.Compare(a.Producer, b.Producer))
+		})
+		slices.SortFunc(all[i].Arms, func(a, b ChosenArm) int {
+			return cmp.Or(cmp.Compare(a.Algorithm, b.Algorithm), cmp.Compare(a.Level, b.Level))
+		})
+	}
+	slices.SortFunc(all, func(a, b Choices) int { return cmp.Compare(a.Topic, b.Topic) })
+	return all
+}

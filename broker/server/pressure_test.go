@@ -1,0 +1,243 @@
+package server
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/portask/portask/broker/compression"
+	"github.com/portask/portask/broker/fault"
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/server/evloop"
+	"github.com/portask/portask/broker/topic"
+	"github.com/portask/portask/broker/wire"
+)
+
+// Who wants the load is told it when it changes by a step, and the fan-out of his
+// topic; who takes advice on the strategy, while that is adaptive; nobody else.
+func TestLoadIsToldToWhoWantsIt(t *testing.T) {
+	now := wire.Load{CPU: 40, Memory: 60, Disk: wire.LoadUnknown, Link: 200}
+	asked := 0
+	r := newRig(t, Options{Load: func() wire.Load { asked++; return now }})
+	opts := r.s.opts
+	r.topic("orders", 2, message.AckAccepted)
+	c := r.open()
+	r.s.measureLoad()
+	if asked != 0 {
+		t.Fatal("the load was read though nobody wants it")
+	}
+	h, a := r.adviser(c, "orders", wire.WantLoad)
+	if want := (wire.Advice{HasAccept: true, Accept: 0x3f, HasFanOut: true}); a != want {
+		t.Fatalf("opened with %+v, want %+v", a, want)
+	}
+	other := r.open()
+	follower, a := r.adviser(other, "orders", wire.WantCompression|wire.WantStrategy)
+	if want := (wire.Advice{HasCompression: true, HasStrategy: true, Strategy: uint8(compression.Threshold), HasAccept: true, Accept: 0x3f}); a != want {
+		t.Fatalf("opened with %+v, want %+v", a, want)
+	}
+	r.s.measureLoad()
+	r.advised(c, h, wire.Advice{HasLoad: true, Load: wire.Load{CPU: 40, Memory: 60, Disk: wire.LoadUnknown, Link: wire.LoadUnknown}})
+	r.quiet(other)
+
+	now.CPU, now.Memory = 44, 56 // by less than a step
+	r.s.measureLoad()
+	r.quiet(c)
+	now.CPU, now.Memory = 45, 56
+	r.s.measureLoad()
+	r.advised(c, h, wire.Advice{HasLoad: true, Load: wire.Load{CPU: 45, Memory: 60, Disk: wire.LoadUnknown, Link: wire.LoadUnknown}})
+
+	// Three subscriptions to two partitions.
+	reader := r.open()
+	for i := range 3 {
+		r.request(reader, 0, wire.OpSubscribe, &wire.Subscribe{Topic: "orders", Partition: uint32(i % 2), Start: wire.StartLatest})
+		r.answer(reader, wire.OpSubscribe.Response(), new(wire.SubscribeOK))
+	}
+	r.s.measureLoad()
+	r.advised(c, h, wire.Advice{HasFanOut: true, FanOut: 2})
+	r.end(reader, nil)
+	r.s.measureLoad()
+	r.advised(c, h, wire.Advice{HasFanOut: true})
+
+	// The strategy becomes adaptive: now the follower is told, at once.
+	r.reload(&opts, func(o *Options) { o.CompressionStrategy = wire.Choose(compression.Adaptive) })
+	r.advised(other, follower, wire.Advice{HasStrategy: true, Strategy: uint8(compression.Adaptive),
+		HasLoad: true, Load: wire.Load{CPU: 45, Memory: 60, Disk: wire.LoadUnknown, Link: wire.LoadUnknown}, HasFanOut: true})
+	r.quiet(c)
+	// never: a client that knows no strategies is told not to compress either.
+	old, _ := r.adviser(other, "orders", wire.WantCompression)
+	r.reload(&opts, func(o *Options) {
+		o.CompressionStrategy, o.Compression = wire.Choose(compression.Threshold), message.Zstd
+	})
+	r.told(other, map[uint32]wire.Advice{
+		old:      {HasCompression: true, Algorithm: message.Zstd},
+		follower: {HasCompression: true, Algorithm: message.Zstd, HasStrategy: true, Strategy: uint8(compression.Threshold)},
+	})
+	r.reload(&opts, func(o *Options) { o.CompressionStrategy = wire.Choose(compression.Never) })
+	r.told(other, map[uint32]wire.Advice{
+		old:      {HasCompression: true},
+		follower: {HasCompression: true, HasStrategy: true, Strategy: uint8(compression.Never)},
+	})
+
+	// Nobody wants it any more: what was measured is forgotten.
+	r.end(c, nil)
+	r.end(other, nil)
+	if n := r.s.loadWanted.Load(); n != 0 {
+		t.Errorf("%d producers want the load after all have gone", n)
+	}
+	r.s.measureLoad()
+	if got := unpackLoad(r.s.load.Load()); got != wire.UnknownLoad {
+		t.Errorf("kept %+v", got)
+	}
+}
+
+// told expects one ADVICE for each of several producers of a connection.
+func (r *rig) told(c evloop.Conn, want map[uint32]wire.Advice) {
+	r.t.Helper()
+	for range len(want) {
+		var x wire.Advice
+		if h := r.answer(c, wire.OpAdvice, &x); x != want[h.Handle] {
+			r.t.Fatalf("handle %d: %+v, want %+v", h.Handle, x, want[h.Handle])
+		}
+	}
+}
+
+// A broker without readings says what it knows.
+func TestLoadOfNobody(t *testing.T) {
+	r := newRig(t, Options{})
+	r.topic("orders", 1, message.AckAccepted)
+	c := r.open()
+	r.adviser(c, "orders", wire.WantLoad)
+	for range 3 {
+		r.s.measureLoad()
+	}
+	r.quiet(c)
+}
+
+func TestLoadSteps(t *testing.T) {
+	for _, c := range []struct{ old, now, want uint8 }{
+		{50, 54, 50}, {50, 55, 55}, {50, 46, 50}, {50, 45, 45}, {0, 4, 0}, {3, 0, 3}, {98, 100, 98},
+		{wire.LoadUnknown, 1, 1}, {50, 101, wire.LoadUnknown}, {50, wire.LoadUnknown, wire.LoadUnknown},
+	} {
+		if got := stepped(c.old, c.now); got != c.want {
+			t.Errorf("told %d, now %d: %d, want %d", c.old, c.now, got, c.want)
+		}
+	}
+	x := wire.Load{CPU: 1, Memory: 2, Disk: 3, Link: 255}
+	if got := unpackLoad(packLoad(x)); got != x {
+		t.Errorf("%+v became %+v", x, got)
+	}
+}
+
+// sampleReport is what a producer says that sent n batches, all but one by zstd.
+func sampleReport(n uint64) wire.Report {
+	return wire.Report{Strategy: 3, Chosen: 1, CPU: 30, FanOut: 2, Batches: n, Switches: 1, Artefact: "a", Arms: []wire.ReportArm{
+		{Batches: 1, In: 100, Out: 100}, {Algorithm: message.Zstd, Batches: n - 1, In: 100 * (n - 1), Out: 25 * (n - 1), EncodeNs: 7 * (n - 1), Predicted: 9}, {Algorithm: message.LZ4},
+	}, Recent: []wire.ReportSwitch{{AtUs: 1000, From: wire.NoArm, To: 0}, {AtUs: int64(n), From: 0, To: 1, Reason: 2}}}
+}
+
+// Reports are kept for each open producer, and summed for the topic; what a
+// producer sent twice counts once, and what it sent stays when it goes.
+func TestReports(t *testing.T) {
+	r := newRig(t, Options{})
+	r.topic("orders", 1, message.AckAccepted)
+	c := r.open()
+	a, _ := r.adviser(c, "orders", 0)
+	b, _ := r.adviser(c, "orders", 0)
+	say := func(h uint32, x wire.Report) {
+		r.t.Helper()
+		r.request(c, h, wire.OpReport, &x)
+		r.quiet(c)
+	}
+	say(a, sampleReport(2000))
+	say(a, sampleReport(3000))
+	say(b, sampleReport(5000))
+	say(77, sampleReport(100)) // of a handle that is not open
+	all := r.s.Choices("")
+	if len(all) != 1 || all[0].Topic != "orders" || len(all[0].Producers) != 2 || all[0].Producers[0].Report.Batches != 5000 {
+		t.Fatalf("%+v", all)
+	}
+	check := func(n int) {
+		t.Helper()
+		all := r.s.Choices("orders")
+		if len(all) != 1 || len(all[0].Producers) != n {
+			t.Fatalf("%+v", all)
+		}
+		x := all[0]
+		if x.Batches != 8000 || x.Switches != 2 || len(x.Arms) != 2 || x.Arms[1].Algorithm != message.Zstd || x.Arms[1].Batches != 7998 || x.Arms[1].In != 799800 || x.Arms[1].Out != 7998*25 {
+			t.Errorf("%+v", x)
+		}
+		if len(x.Recent) != 5 || x.Recent[0].From.Level != wire.NoArm || x.Recent[1].To.Algorithm != message.Zstd {
+			t.Errorf("turns %+v", x.Recent)
+		}
+	}
+	check(2)
+	// Counters that fall, times of another age, and more arms than there are.
+	odd := sampleReport(10)
+	odd.Chosen, odd.Recent = 200, []wire.ReportSwitch{{AtUs: 1 << 62, From: 99, To: 98}}
+	say(b, odd)
+	check(2)
+	r.request(c, b, wire.OpCloseProducer, &wire.CloseProducer{})
+	r.answer(c, wire.OpCloseProducer.Response(), new(wire.Empty))
+	check(1)
+	r.end(c, nil)
+	check(0)
+	if got := r.s.Choices("other"); got != nil {
+		t.Errorf("%+v of a topic that is not there", got)
+	}
+	r.s.choices.sweep(func(*topic.Topic) bool { return false })
+	if got := r.s.Choices(""); got != nil {
+		t.Errorf("%+v after the topic went", got)
+	}
+}
+
+// A producer says what it wants from now on.
+func TestReportChangesWishes(t *testing.T) {
+	r := newRig(t, Options{Load: func() wire.Load { return wire.Load{CPU: 33} }})
+	r.topic("orders", 1, message.AckAccepted)
+	c := r.open()
+	h, _ := r.adviser(c, "orders", 0)
+	r.request(c, h, wire.OpReport, &wire.Report{HasWants: true, Wants: wire.WantLoad})
+	r.advised(c, h, wire.Advice{HasAccept: true, Accept: 0x3f, HasFanOut: true})
+	r.s.measureLoad()
+	r.advised(c, h, wire.Advice{HasLoad: true, Load: wire.Load{CPU: 33}})
+	r.request(c, h, wire.OpReport, &wire.Report{HasWants: true})
+	r.quiet(c)
+	if n := r.s.loadWanted.Load(); n != 0 {
+		t.Errorf("%d want the load", n)
+	}
+}
+
+// The number of reports that are kept is bounded; the sums go on.
+func TestReportsAreBounded(t *testing.T) {
+	x := new(choices)
+	topics := make([]*topic.Topic, chosenTopicsMax+1)
+	for i := range topics {
+		topics[i] = &topic.Topic{Name: fmt.Sprint(i)}
+	}
+	m := sampleReport(1000)
+	p := &producer{topic: topics[0]}
+	for i := range choosersMax + 5 {
+		x.take(chooserKey{0, uint32(i + 1)}, p, &m)
+	}
+	if c := x.topics[topics[0]]; len(x.open) != choosersMax || c.others != 5 || len(c.recent) != recentMax {
+		t.Errorf("%d producers, %d others, %d turns", len(x.open), c.others, len(c.recent))
+	}
+	for i := range topics {
+		x.take(chooserKey{1, uint32(i + 1)}, &producer{topic: topics[i]}, &m)
+	}
+	if len(x.topics) != chosenTopicsMax {
+		t.Errorf("%d topics", len(x.topics))
+	}
+}
+
+func TestBadReportEndsTheConnection(t *testing.T) {
+	r := newRig(t, Options{})
+	r.topic("orders", 1, message.AckAccepted)
+	c := r.open()
+	h, _ := r.adviser(c, "orders", 0)
+	b, mark := wire.BeginFrame(nil, wire.Header{Opcode: wire.OpReport, Handle: h})
+	r.bytes(c, wire.EndFrame(append(b, 1, 2, 3), mark))
+	r.refusal(c, fault.ProtocolViolation, "cpu")
+	if r.users[c] != nil {
+		t.Error("the connection lives")
+	}
+}
