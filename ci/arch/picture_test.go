@@ -19,6 +19,7 @@ const picture = `
 	broker/message/id:
 	broker/bus:                   broker/fault
 	broker/compression:           broker/fault broker/message
+	broker/compression/adaptive:  broker/compression broker/fault broker/message
 	broker/serialization:         broker/fault broker/message
 	broker/config/document:
 	broker/config:                broker/config/document broker/fault

@@ -1,0 +1,171 @@
+package adaptive
+
+import "math"
+
+// Limits of what an observation may say: beyond them it was not measured but
+// made up, by a clock that jumped or a process that slept. It is then as if no
+// time had been given.
+const (
+	sizeMost      = 1 << 30
+	nsPerByteMost = 1e5
+	// clip is how far, in binary logarithms, one time may lie from the average.
+	clip = 1.0
+)
+
+// An average follows its last 1 MiB or so, and at least the last 3 batches.
+const (
+	halfLifeBytes = 1 << 20
+	followMost    = 0.3
+)
+
+// Observe tells what became of a decision: out bytes of in, and the nanoseconds
+// that encoding took, and decoding if somebody knows; 0 for a time is not
+// measured. CPU time of the encoding thread is best; elapsed time serves, since
+// single outliers are clipped. out is the length of the output even if it was
+// dropped for being longer than KeepMost. Calls may come late, in any order, and
+// not at all; after a change of the bodies those from before it say nothing, which
+// the token knows. A size that makes no sense makes the call be ignored.
+func (d *Decider) Observe(t Token, in, out int, encodeNs, decodeNs int64) {
+	d.rec.observed(d.stream, t, in, out, encodeNs, decodeNs)
+	if t.arm == Raw || !t.arm.Valid() || in < SmallBytes || in > sizeMost || out <= 0 || out > 2*in || t.class >= classes {
+		return
+	}
+	n := float64(in)
+	ns := func(v int64) float64 {
+		if v <= 0 || float64(v) > float64(nsPerByteMost*n) {
+			return 0
+		}
+		return float64(v)
+	}
+	encode, decode := ns(encodeNs), ns(decodeNs)
+
+	a := t.arm
+	e := &d.arms[a]
+	at := places[t.class]
+	low, high := &d.a.model.mean[at.s][a], &d.a.model.mean[at.s+1][a]
+
+	// The account takes what was sent, and a time only up to the clip: it is to
+	// know that an arm is slow, not that the machine paused.
+	kept := float64(out)
+	if out > in-int(float64(d.o.MinSaving*n))-1 {
+		kept = n
+		d.skipped[a]++
+	}
+	correction := float64((t.out - kept) * t.weight)
+	if encode > 0 {
+		correction += float64((t.encode - min(encode, 2*t.encode)) * t.price)
+	}
+	d.credit += correction
+	d.spent -= correction
+	if t.regime != d.regime {
+		return
+	}
+
+	r := log2(float64(out)/n) - at.of(low[outAxis], high[outAxis])
+	dev := r - e.out
+	if e.nOut >= 2 && d.in.add(dev, e.variance) {
+		d.change()
+		return
+	}
+	e.nOut++
+	follow := max(1/float64(e.nOut), min(n/halfLifeBytes, followMost))
+	follow = max(follow, 1.0/64)
+	e.out += float64(dev * follow)
+	if e.nOut > 1 {
+		e.variance += float64((float64(dev*dev) - e.variance) * max(follow/2, 1/float64(e.nOut)))
+	}
+	if encode > 0 {
+		e.encode, e.nEncode = average(e.encode, log2(encode/n)-d.scale-at.of(low[encodeAxis], high[encodeAxis]), e.nEncode, n)
+	}
+	if decode > 0 {
+		e.decode, e.nDecode = average(e.decode, log2(decode/n)-d.scale-at.of(low[decodeAxis], high[decodeAxis]), e.nDecode, n)
+	}
+	// What was learnt is worth a new plan when it is news: the first few, and then
+	// now and again.
+	if c := e.nOut; c&(c-1) == 0 || c%32 == 0 {
+		d.knowledge++
+	}
+}
+
+// average moves a mean of times towards x, of the n-th observation of a body of
+// size bytes. Times are clipped: pauses make them longer, never shorter, and one
+// says nothing.
+func average(mean, x float64, n uint32, size float64) (float64, uint32) {
+	if n > 0 {
+		x = min(max(x, mean-clip), mean+clip)
+	}
+	n++
+	follow := max(1/float64(n), min(size/halfLifeBytes, followMost), 1.0/64)
+	return mean + float64((x-mean)*follow), n
+}
+
+// detector finds changes of the bodies: two cumulative sums (Page, 1954) of the
+// deviation of an output's size from its average, in standard deviations. slack
+// is what is forgiven each time; the sums alarm at alarm.
+type detector struct{ high, low float64 }
+
+const (
+	slack = 0.75
+	alarm = 8
+	// deviationLeast is the least standard deviation of sizes, in binary
+	// logarithms, that bodies are believed to have.
+	deviationLeast = 0.06
+	// deviationsMost is what a single batch may add: one odd body is no change.
+	deviationsMost = 5
+)
+
+func (c *detector) reset() { *c = detector{} }
+
+// add reports whether dev, with what came before, shows a change.
+func (c *detector) add(dev, variance float64) bool {
+	z := dev / max(deviationLeast, math.Sqrt(variance))
+	z = min(max(z, -deviationsMost), deviationsMost)
+	c.high = max(0, c.high+z-slack)
+	c.low = max(0, c.low-z-slack)
+	return c.high > alarm || c.low > alarm
+}
+
+// signsAlarm is the distance of features, in root mean square of the axes, from
+// their average that shows a change at once.
+const signsAlarm = 0.35
+
+// see takes features of a body: they add to what is known of the regime, or show
+// that it ended.
+func (d *Decider) see(f Features) {
+	d.counts.Samples++
+	v := f.vector()
+	if d.nSigns > 0 {
+		sum := 0.0
+		for i := range axes {
+			dev := v[i] - d.signs[i]
+			sum += float64(dev * dev)
+		}
+		if sum > float64(signsAlarm*signsAlarm*axes) {
+			d.change()
+		}
+	}
+	d.nSigns++
+	follow := max(1/float64(d.nSigns), 1.0/16)
+	for i := range axes {
+		d.signs[i] += float64((v[i] - d.signs[i]) * follow)
+	}
+	if n := d.nSigns; n&(n-1) == 0 {
+		d.knowledge++
+	}
+	d.nextSigns = d.inRegime + min(max(d.inRegime, 1), signsEvery)
+}
+
+// signsEvery is the most batches between two looks at features.
+const signsEvery = 32
+
+// change begins a regime: what was learnt of the arms, except how fast this host
+// is, is about other bodies.
+func (d *Decider) change() {
+	d.counts.Changes++
+	d.regime++
+	d.inRegime, d.nextSigns, d.nSigns = 0, 0, 0
+	d.signs = [axes]float64{}
+	d.arms = [Arms]estimate{}
+	d.in.reset()
+	d.knowledge++
+}
