@@ -3,9 +3,12 @@ module github.com/portask/portask/ci
 go 1.26.0
 
 require (
+	github.com/google/pprof v0.0.0-20261016150608-1facf8f91b50
 	github.com/portask/portask/broker v0.0.0
+	github.com/portask/portask/loadgen v0.0.0
 	go.yaml.in/yaml/v3 v3.0.6
 	golang.org/x/perf v0.0.0-20260908200009-22c9c6c9d4da
+	gonum.org/v1/gonum v0.16.0
 )
 
 require (
@@ -24,5 +27,7 @@ require (
 )
 
 replace github.com/portask/portask/broker => ../broker
+
+replace github.com/portask/portask/loadgen => ../loadgen
 
 tool golang.org/x/perf/cmd/benchstat

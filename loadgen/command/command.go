@@ -38,7 +38,10 @@ var platformCommands []func() *cobra.Command
 // Main runs the program with the process's arguments and ends the process.
 func (p *Program) Main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := p.Command().ExecuteContext(ctx)
+	c := p.Command()
+	endProfile := profiled(c)
+	err := c.ExecuteContext(ctx)
+	endProfile()
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "loadgen:", err)
