@@ -46,6 +46,8 @@ type Ratios struct {
 	// Ratio is computed within each turn, then summarised: a machine that is
 	// slow for a minute slows all variants of that turn.
 	Ratio map[string]Spread `json:"ratio"`
+	// Samples are the ratios of each turn.
+	Samples map[string][]float64 `json:"samples"`
 }
 
 // Of summarises one figure of a variant's rounds.
@@ -66,34 +68,52 @@ func (l *Lab) Interleave(ctx context.Context, turns int, seed uint64, o Load, pr
 	var out Ratios
 	perTurn := map[string][]float64{}
 	random := rand.New(rand.NewPCG(seed, 0))
-	variants := []Variant{Kernel, Accepted, Durable}
 	for turn := range turns {
-		got := map[Variant]Round{}
-		for _, i := range random.Perm(len(variants)) {
-			load := o
-			load.CountSyscalls = o.CountSyscalls && variants[i] != Kernel
-			r, err := l.Round(ctx, variants[i], load)
-			if err != nil {
-				return nil, err
-			}
-			got[variants[i]] = r
-			out.Rounds = append(out.Rounds, r)
+		rounds, ratio, err := l.Turn(ctx, random, o, func(r Round) {
 			if progress != nil {
 				progress(turn, r)
 			}
+		})
+		if err != nil {
+			return nil, err
 		}
-		k, a, d := got[Kernel], got[Accepted], got[Durable]
-		add := func(name string, v float64) { perTurn[name] = append(perTurn[name], v) }
-		add(ThroughputOverKernel, a.MsgPerSec/k.MsgPerSec)
-		add(CPUOverKernel, a.ServerCPU/k.ServerCPU)
-		add(DurableOverAccepted, d.MsgPerSec/a.MsgPerSec)
-		if a.SyscallsPerBatch > 0 {
-			add(SyscallsPerBatch, max(a.SyscallsPerBatch, d.SyscallsPerBatch))
+		out.Rounds = append(out.Rounds, rounds...)
+		for name, v := range ratio {
+			perTurn[name] = append(perTurn[name], v)
 		}
 	}
+	out.Samples = perTurn
 	out.Ratio = make(map[string]Spread, len(perTurn))
 	for name, v := range perTurn {
 		out.Ratio[name] = NewSpread(v)
 	}
 	return &out, nil
+}
+
+// Turn runs each of the three variants once, in random order, and tells the
+// turn's ratios by the name of their objective.
+func (l *Lab) Turn(ctx context.Context, random *rand.Rand, o Load, progress func(r Round)) (rounds []Round, ratio map[string]float64, err error) {
+	variants := []Variant{Kernel, Accepted, Durable}
+	got := map[Variant]Round{}
+	for _, i := range random.Perm(len(variants)) {
+		load := o
+		load.CountSyscalls = o.CountSyscalls && variants[i] != Kernel
+		r, err := l.Round(ctx, variants[i], load)
+		if err != nil {
+			return nil, nil, err
+		}
+		got[variants[i]] = r
+		rounds = append(rounds, r)
+		progress(r)
+	}
+	k, a, d := got[Kernel], got[Accepted], got[Durable]
+	ratio = map[string]float64{
+		ThroughputOverKernel: a.MsgPerSec / k.MsgPerSec,
+		CPUOverKernel:        a.ServerCPU / k.ServerCPU,
+		DurableOverAccepted:  d.MsgPerSec / a.MsgPerSec,
+	}
+	if a.SyscallsPerBatch > 0 {
+		ratio[SyscallsPerBatch] = max(a.SyscallsPerBatch, d.SyscallsPerBatch)
+	}
+	return rounds, ratio, nil
 }

@@ -84,19 +84,18 @@ func runRatios(ctx context.Context, args []string) error {
 	for _, v := range []lab.Variant{lab.Kernel, lab.Accepted, lab.Durable} {
 		fmt.Printf("%-16s msg/s %s, server CPU s per million messages %s\n", v, res.Of(v, msgPerSec), res.Of(v, serverCPU))
 	}
-	res.Ratio[lab.KernelShare] = lab.NewSpread([]float64{share})
-	required := []string{lab.ThroughputOverKernel, lab.CPUOverKernel, lab.DurableOverAccepted, lab.KernelShare}
+	required := []string{lab.ThroughputOverKernel, lab.CPUOverKernel, lab.DurableOverAccepted}
 	if o.CountSyscalls {
 		required = append(required, lab.SyscallsPerBatch)
 	}
 	for _, name := range required {
-		s, ok := res.Ratio[name]
-		if !ok {
-			continue // the report says that it was not measured
+		if samples, ok := res.Samples[name]; ok { // else the report says that it was not measured
+			report.Turns(name, slo.Figures(samples))
+			fmt.Printf("     per turn: %s\n", res.Ratio[name])
 		}
-		report.Add(name, s.Median)
-		fmt.Printf("     per turn: %s\n", s)
 	}
+	report.Count(lab.KernelShare, share)
+	required = append(required, lab.KernelShare)
 	if err := c.store("ratios", res, res.Rounds); err != nil {
 		return err
 	}
@@ -124,7 +123,7 @@ func runConns(ctx context.Context, args []string) error {
 	for _, p := range res.Points {
 		fmt.Printf("%6d idle subscribed connections: broker RSS %.2f MiB\n", p.Connections, float64(p.RSSBytes)/(1<<20))
 	}
-	report.Add(lab.IdleConnectionBytes, res.Slope)
+	report.Count(lab.IdleConnectionBytes, res.Slope)
 	if err := c.store("conns", res, nil); err != nil {
 		return err
 	}
@@ -154,7 +153,7 @@ func runStart(ctx context.Context, args []string) error {
 	clean, killed := lab.NewSpread(res.Clean), lab.NewSpread(res.Killed)
 	fmt.Printf("seconds from exec to the first answer on %.2f GiB in the page cache: after a clean stop %s, after SIGKILL %s\n",
 		float64(res.LogBytes)/(1<<30), clean, killed)
-	report.Add(lab.Start1GiB, max(clean.Median, killed.Median))
+	report.Count(lab.Start1GiB, max(clean.Median, killed.Median))
 	if err := c.store("start", res, nil); err != nil {
 		return err
 	}
@@ -180,7 +179,7 @@ func runCounters(ctx context.Context, args []string) error {
 	report := slo.NewReport(f, os.Stdout)
 	var required []string
 	for _, v := range values {
-		report.Add(v.Objective, v.Value)
+		report.Count(v.Objective, v.Value)
 		required = append(required, v.Objective)
 	}
 	if err := c.store("counters", values, nil); err != nil {

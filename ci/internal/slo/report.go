@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/portask/portask/ci/verdict"
 )
 
 // ErrMissed is wrapped by Report.Err when a bound was missed or a value of a
@@ -16,29 +18,38 @@ var ErrMissed = errors.New("objective missed")
 type Report struct {
 	file     *File
 	out      io.Writer
-	verdicts []Verdict
+	verdicts []verdict.Objective
 	unknown  []string
 }
 
 // NewReport judges against f and prints each verdict to out as it comes.
 func NewReport(f *File, out io.Writer) *Report { return &Report{file: f, out: out} }
 
-// Add judges and prints one value. A name that is not in the file is an error
-// of the run (Err tells it): a renamed measurement must not pass silently.
-func (r *Report) Add(name string, value float64) Verdict {
+// Count judges and prints one exact value. A name that is not in the file is an
+// error of the run (Err tells it): a renamed measurement must not pass silently.
+func (r *Report) Count(name string, value float64) verdict.Objective {
+	return r.add(name, Figures([]float64{value}), true)
+}
+
+// Turns judges and prints a value that was measured once a turn.
+func (r *Report) Turns(name string, samples []Sample) verdict.Objective {
+	return r.add(name, samples, false)
+}
+
+func (r *Report) add(name string, samples []Sample, exact bool) verdict.Objective {
 	o, ok := r.file.Find(name)
 	if !ok {
 		r.unknown = append(r.unknown, name)
-		return Verdict{}
+		return verdict.Objective{Name: name, Decision: verdict.Invalid}
 	}
-	v := o.Check(value)
+	v := r.file.Judge(o, samples, exact)
 	r.verdicts = append(r.verdicts, v)
-	fmt.Fprintln(r.out, v)
+	fmt.Fprintln(r.out, Line(v))
 	return v
 }
 
-// Err is nil if every name in required was measured and every measured value
-// holds its bound.
+// Err is nil if every name in required was measured and no bound is missed.
+// A bound that is open, with the interval across it, is no error: see Open.
 func (r *Report) Err(required ...string) error {
 	var bad []string
 	for _, name := range r.unknown {
@@ -46,9 +57,9 @@ func (r *Report) Err(required ...string) error {
 	}
 	have := make(map[string]bool, len(r.verdicts))
 	for _, v := range r.verdicts {
-		have[v.Objective.Name] = true
-		if !v.OK {
-			bad = append(bad, fmt.Sprintf("%s: %.4g, want %s", v.Objective.Name, v.Value, v.Objective.Bound()))
+		have[v.Name] = v.Turns > 0
+		if v.Decision == verdict.Fail {
+			bad = append(bad, v.Name+": "+v.Reason)
 		}
 	}
 	for _, name := range required {
@@ -60,4 +71,104 @@ func (r *Report) Err(required ...string) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %s", ErrMissed, strings.Join(bad, "; "))
+}
+
+// Open are the names of objectives whose interval lies across the bound.
+func (r *Report) Open() []string {
+	var names []string
+	for _, v := range r.verdicts {
+		if v.Decision == verdict.Inconclusive {
+			names = append(names, v.Name)
+		}
+	}
+	return names
+}
+
+// Figure is the value with its interval, without the objective's name.
+func Figure(v verdict.Objective) string {
+	if v.Turns == 0 {
+		return "-"
+	}
+	s := number(v.Value, v.Unit)
+	if v.Low != v.High {
+		s += " (" + number(v.Low, v.Unit) + " to " + number(v.High, v.Unit) + ")"
+	}
+	return s
+}
+
+// number prints a figure of a unit for people.
+func number(x float64, unit string) string {
+	switch {
+	case unit == "share":
+		return fmt.Sprintf("%.3g %%", 100*x)
+	case unit == "B" && x >= 1<<20:
+		return fmt.Sprintf("%.1f MiB", x/(1<<20))
+	case unit == "ns" && x >= 1e6:
+		return fmt.Sprintf("%.3g ms", x/1e6)
+	case unit == "ns" && x >= 1e4:
+		return fmt.Sprintf("%.3g us", x/1e3)
+	case unit == "ratio" || unit == "count":
+		return fmt.Sprintf("%.3g", x)
+	}
+	return fmt.Sprintf("%.3g %s", x, unit)
+}
+
+// bound prints a bound with its direction.
+func bound(v verdict.Objective, x float64) string {
+	if v.Upper {
+		return "at most " + number(x, v.Unit)
+	}
+	return "at least " + number(x, v.Unit)
+}
+
+// Line is a verdict on one line, bound and unmet target included.
+func Line(v verdict.Objective) string {
+	s := fmt.Sprintf("%-12s %-38s %s, %s", v.Decision, v.Name, Figure(v), bound(v, v.Bound))
+	if v.Turns > 1 {
+		s += fmt.Sprintf(", %d turns", v.Turns)
+	}
+	if v.Turns > 0 && !v.Met && v.Target != nil {
+		s += "; NOT MET: target " + bound(v, *v.Target)
+	}
+	return s
+}
+
+// Unmet are the objectives whose value misses the mission's target.
+func Unmet(all []verdict.Objective) []verdict.Objective {
+	var out []verdict.Objective
+	for _, v := range all {
+		if v.Turns > 0 && !v.Met {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// Table is Markdown: every objective with what was measured, the bound that the
+// gate enforces, and the target where that is not met. promise, by name, says
+// what each stands for.
+func Table(w io.Writer, f *File, all []verdict.Objective) error {
+	var b strings.Builder
+	b.WriteString("| objective | measured | enforced | target |\n| --- | --- | --- | --- |\n")
+	for _, v := range all {
+		what := v.Name
+		if o, ok := f.Find(v.Name); ok {
+			what = o.Why
+			if o.Mission != "" {
+				what = o.Mission
+			}
+		}
+		target := "met"
+		switch {
+		case v.Turns == 0:
+			target = "not measured"
+		case v.Target != nil && !v.Met:
+			target = "**NOT MET**: " + bound(v, *v.Target)
+		case !v.Met:
+			target = "**missed**"
+		}
+		fmt.Fprintf(&b, "| `%s`: %s | %s | %s | %s |\n", v.Name, what, Figure(v), bound(v, v.Bound), target)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }

@@ -1,0 +1,14 @@
+package yardstick
+
+import (
+	"os"
+	"syscall"
+)
+
+func datasync(f *os.File) error {
+	for {
+		if err := syscall.Fdatasync(int(f.Fd())); err != syscall.EINTR {
+			return err
+		}
+	}
+}
