@@ -84,7 +84,7 @@ func (f *agentFlags) add(fs *pflag.FlagSet) {
 
 // runShared is run with agents.
 func (f *runFlags) runShared(ctx context.Context, p *Program, s *scenario.Scenario, stdout, stderr io.Writer) (err error) {
-	if err := f.check(); err != nil {
+	if err := f.check(ctx); err != nil {
 		return err
 	}
 	if f.target.broker != "" {

@@ -35,20 +35,22 @@ opened, and the limit and how it is raised are told. Linux only.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var set []scenario.Setting
-			add := func(path, value string) { set = append(set, scenario.Setting{Path: path, Value: value}) }
-			add("name", scenario.KindConnections)
-			add("kind", scenario.KindConnections)
-			add("connections.count", args[0])
+			add := func(flag, path, value string) {
+				set = append(set, scenario.Setting{Path: path, Value: value, From: flag})
+			}
+			add("conns", "name", scenario.KindConnections)
+			add("conns", "kind", scenario.KindConnections)
+			add("N", "connections.count", args[0])
 			for _, name := range []string{"steps", "heartbeat", "hold"} {
 				if x := cmd.Flags().Lookup(name); x.Changed {
-					add("connections."+name, x.Value.String())
+					add("--"+name, "connections."+name, x.Value.String())
 				}
 			}
 			if topic == "" {
-				add("topics.0.partitions", "1")
+				add("conns", "topics.0.partitions", "1")
 			} else {
-				add("topics.0.name", topic)
-				add("topics.0.existing", "true")
+				add("--topic", "topics.0.name", topic)
+				add("--topic", "topics.0.existing", "true")
 			}
 			s, err := scenario.With(set...)
 			if err != nil {
@@ -80,6 +82,9 @@ type connsFlags struct {
 func (f *connsFlags) run(ctx context.Context, p *Program, s *scenario.Scenario, stdout, stderr io.Writer) (err error) {
 	if f.output != "table" && f.output != "json" {
 		return fmt.Errorf("--output %q: want table or json", f.output)
+	}
+	if err := writable("--json", f.jsonFile); err != nil {
+		return err
 	}
 	k, err := p.driver(f.target.driver)
 	if err != nil {

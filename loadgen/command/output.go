@@ -3,8 +3,10 @@ package command
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,7 +32,7 @@ type outputFlags struct {
 	dir                 string
 	jsonFile, benchFile string
 	labels              []string
-	quiet, plain        bool
+	quiet, plain, keep  bool
 	admin               string
 	profile             time.Duration
 }
@@ -41,6 +43,7 @@ func (f *outputFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.jsonFile, "json", "", "file for the result as JSON")
 	fs.StringVar(&f.benchFile, "bench", "", "file for the result in the Go benchmark format; appended to")
 	fs.StringArrayVar(&f.labels, "label", nil, "configuration line for the benchmark format, key=value")
+	fs.BoolVar(&f.keep, "keep", false, "do not delete the topics that the run created")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "no progress")
 	fs.BoolVar(&f.plain, "plain", false, "progress as a line a second, also on a terminal")
 	fs.StringVar(&f.admin, "admin", "", "admin listener of the broker, host:port (of --start-broker: its own): what it does each second; with --out also profiles at steady state, and a trace when an objective is breached")
@@ -48,12 +51,44 @@ func (f *outputFlags) add(fs *pflag.FlagSet) {
 }
 
 // check says what is wrong before anything is started.
-func (f *outputFlags) check() error {
+func (f *outputFlags) check(ctx context.Context) error {
 	if f.output != "table" && f.output != "json" {
 		return fmt.Errorf("--output %q: want table or json", f.output)
 	}
-	_, err := f.keys()
-	return err
+	if _, err := f.keys(); err != nil {
+		return err
+	}
+	if err := errors.Join(writable("--json", f.jsonFile), writable("--bench", f.benchFile)); err != nil {
+		return err
+	}
+	if f.admin == "" {
+		return nil
+	}
+	if err := evidence.Check(ctx, f.admin); err != nil {
+		return fmt.Errorf("--admin: %w", err)
+	}
+	return nil
+}
+
+// writable is an error if the file that a flag names could not be written after
+// the run; an empty name is none. It leaves no file behind, and none changed.
+func writable(flag, name string) error {
+	if name == "" {
+		return nil
+	}
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	switch {
+	case err == nil:
+		err = errors.Join(file.Close(), os.Remove(name))
+	case errors.Is(err, fs.ErrExist):
+		if file, err = os.OpenFile(name, os.O_WRONLY, 0); err == nil {
+			err = file.Close()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", flag, err)
+	}
+	return nil
 }
 
 func (f *outputFlags) keys() (map[string]string, error) {

@@ -75,3 +75,57 @@ func TestRunOutThatFails(t *testing.T) {
 		t.Errorf("there is %s: %v", dir, err)
 	}
 }
+
+// What could not be written after the run, or asked during it, is found before
+// anything is started: there is no run, and no file.
+func TestOutputsAreTriedFirst(t *testing.T) {
+	dir := t.TempDir()
+	nowhere, there := filepath.Join(dir, "no", "such", "file"), filepath.Join(dir, "there")
+	if err := os.WriteFile(there, []byte("kept"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	other := httptest.NewServer(http.NotFoundHandler()) // listens, but is no broker
+	defer other.Close()
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	fresh := filepath.Join(dir, "fresh")
+	run := []string{"run", "--driver", "loopback", "--addr", "nowhere", "--quiet"}
+	for want, args := range map[string][]string{
+		"--json: open " + nowhere:  append(run, "--json", nowhere),
+		"--json: open " + dir:      append(run, "--json", dir),
+		"--bench: open " + nowhere: append(run, "--bench", nowhere, "--json", there),
+		"--slopes: open":           {"soak", "--driver", "loopback", "--for", "10s", "--quiet", "--slopes", nowhere, "--bench", fresh},
+		"--json: open":             {"search", "--driver", "loopback", "--p99", "1ms", "--json", nowhere},
+		"--json:":                  {"conns", "5", "--json", nowhere},
+		"--admin: GET":             append(run, "--admin", other.URL),
+		"connection refused":       append(run, "--admin", gone.URL),
+	} {
+		if out, status := do(t, args...); status != 1 || !strings.Contains(out, want) {
+			t.Errorf("%v: status %d, want %q: %.300s", args, status, want, out)
+		}
+	}
+	if b, err := os.ReadFile(there); err != nil || string(b) != "kept" {
+		t.Errorf("what was there is now %q, %v", b, err)
+	}
+	if _, err := os.Stat(fresh); !os.IsNotExist(err) {
+		t.Errorf("the attempt left %s: %v", fresh, err)
+	}
+}
+
+// A message names the flag that was given.
+func TestProblemsNameTheirFlag(t *testing.T) {
+	for want, args := range map[string][]string{
+		"--rate: phases.0.rate":         {"run", "--driver", "loopback", "--rate", "-1"},
+		"--size: payload.size":          {"run", "--driver", "loopback", "--size", "1..x"},
+		"--ack: producers.ack":          {"search", "--driver", "loopback", "--p99", "1ms", "--ack", "perhaps"},
+		"--set: producers.ack":          {"run", "--driver", "loopback", "--ack", "durable", "--set", "producers.ack=perhaps"},
+		"N: connections.count":          {"conns", "many"},
+		"--steps: connections.steps":    {"conns", "5", "--steps", "x"},
+		"--duration: phases.1.duration": {"run", "--driver", "loopback", "--duration", "1ms"},
+		"--scenario: name":              {"run", "--driver", "loopback", "--scenario", "a/b"},
+	} {
+		if out, status := do(t, args...); status != 1 || !strings.Contains(out, want) {
+			t.Errorf("%v: status %d, want %q: %.300s", args, status, want, out)
+		}
+	}
+}

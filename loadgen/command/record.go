@@ -106,7 +106,6 @@ It is a run like any other (loadgen run), of one phase whose arrival is the trac
 	fs := c.Flags()
 	fs.Float64Var(&speed, "speed", 1, "how much faster than recorded, 0.01 to 1000")
 	fs.BoolVar(&shape, "shape-only", false, "only the times of the trace; sizes and keys as --size and --set keys.count=N say")
-	fs.BoolVar(&f.keep, "keep", false, "do not delete the topics that the run created")
 	f.outputFlags.add(fs)
 	return c
 }

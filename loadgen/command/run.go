@@ -22,7 +22,6 @@ type runFlags struct {
 	scenario scenarioFlags
 	outputFlags
 	agentFlags
-	keep bool
 }
 
 func (p *Program) runCommand() *cobra.Command {
@@ -41,11 +40,7 @@ misses its rate, or whose work leaves no processor, is INVALID (exit status 3) a
 each producer waits for answers; its latencies are service times.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name := ""
-			if len(args) > 0 {
-				name = args[0]
-			}
-			s, err := f.scenario.open(name, cmd.Flags())
+			s, err := f.scenario.open(scenarioName(args), cmd.Flags())
 			if err != nil {
 				return err
 			}
@@ -61,10 +56,8 @@ each producer waits for answers; its latencies are service times.`,
 	}
 	f.target.add(p, c)
 	f.scenario.add(c.Flags())
-	fs := c.Flags()
-	fs.BoolVar(&f.keep, "keep", false, "do not delete the topics that the run created")
-	f.outputFlags.add(fs)
-	f.agentFlags.add(fs)
+	f.outputFlags.add(c.Flags())
+	f.agentFlags.add(c.Flags())
 	return c
 }
 
@@ -117,24 +110,34 @@ func (f *scenarioFlags) add(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&f.settings, "set", nil, "setting of the scenario, path=value; wins over other flags")
 }
 
+// scenarioName is the FILE or NAME of a command line; empty: none.
+func scenarioName(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
+}
+
 // open reads the scenario and applies the flags that were given.
 func (f *scenarioFlags) open(name string, fs *pflag.FlagSet) (*scenario.Scenario, error) {
 	var set []scenario.Setting
-	add := func(path, value string) { set = append(set, scenario.Setting{Path: path, Value: value}) }
+	add := func(flag, path, value string) {
+		set = append(set, scenario.Setting{Path: path, Value: value, From: "--" + flag})
+	}
 	for _, s := range shorthands {
 		if x := fs.Lookup(s.flag); x.Changed {
-			add(s.path, x.Value.String())
+			add(s.flag, s.path, x.Value.String())
 		}
 	}
 	if f.size != "" {
-		add("payload.size", f.size)
+		add("size", "payload.size", f.size)
 	}
 	if f.name != "" {
-		add("name", f.name)
+		add("scenario", "name", f.name)
 	}
 	if f.topic != "" {
-		add("topics.0.name", f.topic)
-		add("topics.0.existing", "true")
+		add("topic", "topics.0.name", f.topic)
+		add("topic", "topics.0.existing", "true")
 	}
 	more, err := parseSettings(f.settings)
 	if err != nil {
@@ -181,13 +184,13 @@ func (f *scenarioFlags) lengths(fs *pflag.FlagSet) []scenario.Setting {
 	}
 	warm := min(f.warmup, total/2)
 	return []scenario.Setting{
-		{Path: "phases.0.duration", Value: max(warm, 10*time.Millisecond).String()},
-		{Path: "phases.1.duration", Value: (total - warm).String()},
+		{Path: "phases.0.duration", Value: max(warm, 10*time.Millisecond).String(), From: "--warmup"},
+		{Path: "phases.1.duration", Value: (total - warm).String(), From: "--duration"},
 	}
 }
 
 func (f *runFlags) run(ctx context.Context, p *Program, s *scenario.Scenario, stdout, stderr io.Writer) (err error) {
-	if err := f.check(); err != nil {
+	if err := f.check(ctx); err != nil {
 		return err
 	}
 	screen := f.screen(fmt.Sprintf("%s on %s, ack %s", s.Name, f.target.driver, s.Producers.Ack), stderr)

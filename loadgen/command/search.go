@@ -50,11 +50,7 @@ makes latencies look worse than they are; a probe that passes all the same has p
 rate is sustained; 4: a message was lost, duplicated, reordered or corrupt.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name := ""
-			if len(args) > 0 {
-				name = args[0]
-			}
-			s, err := f.scenario.open(name, cmd.Flags())
+			s, err := f.scenario.open(scenarioName(args), cmd.Flags())
 			if err != nil {
 				return err
 			}
@@ -108,6 +104,9 @@ func (f *searchFlags) objectives(s *scenario.Scenario) ([]scenario.Objective, er
 func (f *searchFlags) run(ctx context.Context, p *Program, s *scenario.Scenario, stdout, stderr io.Writer) (err error) {
 	objectives, err := f.objectives(s)
 	if err != nil {
+		return err
+	}
+	if err := writable("--json", f.jsonFile); err != nil {
 		return err
 	}
 	line, event := events(stderr, f.quiet)

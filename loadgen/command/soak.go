@@ -21,7 +21,6 @@ type soakFlags struct {
 	target   targetFlags
 	scenario scenarioFlags
 	outputFlags
-	keep   bool
 	length time.Duration
 	slopes string
 	stop   bool
@@ -46,11 +45,7 @@ and stays; the exit status is then 2. Memory and descriptors come from the proce
 --start-broker), otherwise, as goroutines do, from the metrics of the admin listener (--admin).`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name := ""
-			if len(args) > 0 {
-				name = args[0]
-			}
-			s, err := f.scenario.open(name, cmd.Flags())
+			s, err := f.scenario.open(scenarioName(args), cmd.Flags())
 			if err != nil {
 				return err
 			}
@@ -67,7 +62,6 @@ and stays; the exit status is then 2. Memory and descriptors come from the proce
 	f.scenario.add(c.Flags())
 	fs := c.Flags()
 	f.outputFlags.add(fs)
-	fs.BoolVar(&f.keep, "keep", false, "do not delete the topics that the run created")
 	fs.DurationVar(&f.length, "for", 24*time.Hour, "how long, at most 24h")
 	fs.DurationVar(&f.settle, "settle", time.Minute, "beginning that is not looked at, while caches fill (default: a tenth, at most 1m)")
 	fs.DurationVar(&f.window, "window", 6*time.Hour, "how far back a slope is looked for")
@@ -78,7 +72,7 @@ and stays; the exit status is then 2. Memory and descriptors come from the proce
 }
 
 func (f *soakFlags) run(ctx context.Context, p *Program, s *scenario.Scenario, o soak.Options, stdout, stderr io.Writer) (err error) {
-	if err := f.check(); err != nil {
+	if err := errors.Join(f.check(ctx), writable("--slopes", f.slopes)); err != nil {
 		return err
 	}
 	if f.length < 10*time.Second || f.length > 24*time.Hour {

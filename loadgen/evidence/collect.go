@@ -82,6 +82,24 @@ type Collector struct {
 
 type span struct{ begin, end time.Time }
 
+// Check asks an admin listener, host:port or a URL, for its state: the error says
+// why it can be no source of evidence.
+func Check(ctx context.Context, addr string) error {
+	a, err := newAdmin(addr)
+	if err != nil {
+		return err
+	}
+	defer a.client.CloseIdleConnections()
+	b, err := a.bytes(ctx, "/stats", statsBytes, answerTimeout)
+	if err != nil {
+		return err
+	}
+	if _, err := parseStats(b); err != nil {
+		return fmt.Errorf("%s/stats is not a broker's: %w", a.at(), err)
+	}
+	return nil
+}
+
 // Start begins to sample. Only a malformed address or a directory that cannot be
 // made is an error: a target that does not answer becomes a note.
 func Start(ctx context.Context, o Options) (*Collector, error) {

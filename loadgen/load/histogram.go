@@ -2,6 +2,7 @@ package load
 
 import (
 	"encoding/json"
+	"math"
 	"sync"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -97,6 +98,19 @@ type Quantiles struct {
 	Max   int64   `json:"max_ns"`
 	Mean  float64 `json:"mean_ns"`
 }
+
+// tailCount is how many values lie beyond a quantile at least, for it to be more
+// than one accident: with fewer than ten, a p99.9 is nearly the maximum.
+const tailCount = 10
+
+// Enough reports whether there are enough values for quantile p, 0.999 for
+// p99.9: 10,000 for that one, 1,000 for p99.
+func (q *Quantiles) Enough(p float64) bool {
+	return math.Round(float64(q.Count)*(1-p)*1e6) >= tailCount*1e6
+}
+
+// Tail is P999 as it may be shown: ok is false if there are too few values.
+func (q *Quantiles) Tail() (ns int64, ok bool) { return q.P999, q.Enough(0.999) }
 
 // Summarise returns the quantiles of h, zero for nil.
 func Summarise(h *hdrhistogram.Histogram) Quantiles {

@@ -89,7 +89,7 @@ func (res *Result) validity() {
 			continue
 		}
 		l := &p.Latency
-		if reported := min(l.E2E.P99, l.Ack.P99); reported > 0 && float64(l.Lag.P99) > lagShare*float64(reported) {
+		if reported := l.reported(); l.Late() {
 			invalid(DispatchLag, p.Name, "the generator's dispatch lag, p99 %v, is %.0f %% of the p99 it would report, more than %.0f %%",
 				time.Duration(l.Lag.P99), 100*float64(l.Lag.P99)/float64(reported), 100*lagShare)
 		}
@@ -105,6 +105,16 @@ func (res *Result) validity() {
 	if g := &res.Generator; g.Share > generatorShare {
 		invalid(BusyCPU, "", "the generator's work took %.0f %% of the processors", 100*g.Share)
 	}
+}
+
+// reported is the p99 that the lag is held against.
+func (l *Latencies) reported() int64 { return min(l.E2E.P99, l.Ack.P99) }
+
+// Late reports whether the generator's dispatch lag is so much of what would be
+// reported that the latencies are no result.
+func (l *Latencies) Late() bool {
+	reported := l.reported()
+	return reported > 0 && float64(l.Lag.P99) > lagShare*float64(reported)
 }
 
 // objectives judges a valid run.
@@ -131,6 +141,9 @@ func (res *Result) objectives(s *scenario.Scenario) {
 			if got := time.Duration(p.Latency.Metric(o.Metric)); got > o.AtMost {
 				missed("%s %v, objective %v", o.Metric, got, o.AtMost)
 			}
+			if q, at := p.Latency.of(o.Metric); at == "p99" && !q.Enough(0.99) || at == "p99_9" && !q.Enough(0.999) {
+				res.Notes = append(res.Notes, fmt.Sprintf("%s is of %d values: fewer than %d of them lie beyond it", o.Metric, q.Count, tailCount))
+			}
 		}
 	}
 }
@@ -150,9 +163,14 @@ func (m *Measured) phase(name string) *Phase {
 
 // Metric is the value of an objective's metric, ns: e2e_p99.
 func (l *Latencies) Metric(name string) int64 {
-	of, quantile, _ := strings.Cut(name, "_")
-	q := map[string]*Quantiles{"e2e": &l.E2E, "ack": &l.Ack, "service": &l.Service}[of]
+	q, quantile := l.of(name)
 	return map[string]int64{"p50": q.P50, "p90": q.P90, "p99": q.P99, "p99_9": q.P999, "max": q.Max}[quantile]
+}
+
+// of is the latency of an objective's metric, and which quantile of it.
+func (l *Latencies) of(metric string) (q *Quantiles, quantile string) {
+	of, quantile, _ := strings.Cut(metric, "_")
+	return map[string]*Quantiles{"e2e": &l.E2E, "ack": &l.Ack, "service": &l.Service}[of], quantile
 }
 
 // ExitStatus is what a command ends with: 4 for a violation, 3 for an invalid

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/portask/portask/loadgen/evidence"
 	"github.com/portask/portask/loadgen/load"
@@ -50,11 +51,35 @@ func ReadJSON(r io.Reader) (*Document, error) {
 	case *head.Schema != load.Schema:
 		return nil, fmt.Errorf("%w: %d, this program reads %d", ErrSchema, *head.Schema, load.Schema)
 	}
+	if err := complete(b); err != nil {
+		return nil, err
+	}
 	d := &Document{Result: &load.Result{}}
 	if err := json.Unmarshal(b, d); err != nil {
 		return nil, fmt.Errorf("result: %w", err)
 	}
 	return d, nil
+}
+
+// required are the fields that every result has, whatever came of the run.
+var required = []string{"run_id", "began", "scenario", "scenario_hash", "resolved", "system", "durability", "topics", "loop", "ack", "visibility", "payload", "counts", "wire", "generator", "complete"}
+
+// complete is an error that names the required fields that are not there.
+func complete(b []byte) error {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(b, &fields); err != nil {
+		return fmt.Errorf("result: %w", err)
+	}
+	var missing []string
+	for _, name := range required {
+		if x, ok := fields[name]; !ok || string(x) == "null" {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("result: no %s", strings.Join(missing, ", "))
+	}
+	return nil
 }
 
 // WriteJSON writes the document, indented.

@@ -92,18 +92,25 @@ func TestJSONRoundTrip(t *testing.T) {
 }
 
 func TestReadJSONRefuses(t *testing.T) {
+	var whole bytes.Buffer
+	if err := report.WriteJSON(&whole, short()); err != nil {
+		t.Fatal(err)
+	}
 	for text, want := range map[string]string{
-		`{"schema": 99}`:                  "99, this program reads",
-		`{"points": []}`:                  "no schema",
-		`[`:                               "unexpected end",
-		`{"schema": 2, "counts": "many"}`: "cannot unmarshal",
+		`{"schema": 99}`: "99, this program reads",
+		`{"points": []}`: "no schema",
+		`[`:              "unexpected end",
+		`{"schema": 2}`:  "result: no run_id, began, scenario, scenario_hash, resolved, system, durability, topics, loop, ack, visibility, payload, counts, wire, generator, complete",
+		strings.Replace(whole.String(), `"counts": {`, `"sums": {`, 1):               "result: no counts",
+		strings.Replace(whole.String(), `"counts": {`, `"counts": [{`, 1):            "invalid character",
+		strings.Replace(whole.String(), `"producers": 3`, `"producers": "three"`, 1): "cannot unmarshal",
 	} {
 		_, err := report.ReadJSON(strings.NewReader(text))
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %s", text, err, want)
+			t.Errorf("%.60q: %v, want %s", text, err, want)
 		}
-		if strings.Contains(text, "99") != errors.Is(err, report.ErrSchema) {
-			t.Errorf("%s: %v", text, err)
+		if strings.Contains(text, `"schema": 99`) != errors.Is(err, report.ErrSchema) {
+			t.Errorf("%.60q: %v", text, err)
 		}
 	}
 }

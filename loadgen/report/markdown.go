@@ -75,10 +75,12 @@ func (d *Document) markdownLatencies(p func(string, ...any)) {
 	row := func(name string, q load.Quantiles) {
 		if q.Count > 0 {
 			p("| %s", md(name))
-			for _, v := range []int64{q.P50, q.P90, q.P99, q.P999, q.Max} {
-				p(" | %s", figure.Latency(float64(v)))
+			tail := figure.None
+			if v, ok := q.Tail(); ok {
+				tail = figure.Latency(float64(v))
 			}
-			p(" |\n")
+			at := func(ns int64) string { return figure.Latency(float64(ns)) }
+			p(" | %s | %s | %s | %s | %s |\n", at(q.P50), at(q.P90), at(q.P99), tail, at(q.Max))
 		}
 	}
 	l := &t.Latency

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/portask/portask/loadgen/load"
+	"github.com/portask/portask/loadgen/report/figure"
 	"github.com/portask/portask/loadgen/scenario"
 )
 
@@ -39,7 +40,7 @@ func Table(w io.Writer, res *load.Result) error {
 		}
 		for i := range m.Phases {
 			if x := &m.Phases[i]; x.Measured && measured > 1 {
-				t.row("phase "+x.Name, "%s msg/s delivered%s; e2e p50 %s  p99 %s  p99.9 %s", perSec(x.Delivered), offered(res, x), dur(x.Latency.E2E.P50), dur(x.Latency.E2E.P99), dur(x.Latency.E2E.P999))
+				t.row("phase "+x.Name, "%s msg/s delivered%s; e2e p50 %s  p99 %s  p99.9 %s", figure.Rate(x.Delivered), offered(res, x), dur(x.Latency.E2E.P50), dur(x.Latency.E2E.P99), tail(&x.Latency.E2E))
 			}
 		}
 	}
@@ -79,7 +80,7 @@ func Table(w io.Writer, res *load.Result) error {
 // valid.
 func (t *table) counts(res *load.Result) {
 	c := res.Counts
-	t.row("messages", "%s sent, %s acknowledged, %s delivered and verified", count(c.Sent), count(c.Acked), count(c.Delivered))
+	t.row("messages", "%s sent, %s acknowledged, %s delivered and verified", figure.Count(c.Sent), figure.Count(c.Acked), figure.Count(c.Delivered))
 	t.row("lost", "%d", c.Lost)
 	t.row("duplicated", "%d", c.Duplicated)
 	t.row("reordered", "%d", c.Reordered)
@@ -94,7 +95,7 @@ func (t *table) counts(res *load.Result) {
 
 // phase writes what was measured of a phase, or all.
 func (t *table) phase(res *load.Result, m *load.Phase) {
-	t.row("rate", "%s msg/s delivered%s; %.1f MB/s", perSec(m.Delivered), offered(res, m), m.DeliveredMBps)
+	t.row("rate", "%s msg/s delivered%s; %.1f MB/s", figure.Rate(m.Delivered), offered(res, m), m.DeliveredMBps)
 	apart := ""
 	if len(res.Faults) > 0 {
 		apart = ", faults apart"
@@ -109,7 +110,7 @@ func (t *table) phase(res *load.Result, m *load.Phase) {
 	if res.Loop == scenario.OpenLoop {
 		t.latency("dispatch lag (generator)", m.Latency.Lag)
 		if m.HeldBack > 0 {
-			t.row("held back", "%s messages by the target, up to %s", count(m.HeldBack), dur(m.HeldBackMax))
+			t.row("held back", "%s messages by the target, up to %s", figure.Count(m.HeldBack), dur(m.HeldBackMax))
 		}
 	}
 }
@@ -118,7 +119,7 @@ func offered(res *load.Result, m *load.Phase) string {
 	if res.Loop != scenario.OpenLoop {
 		return ""
 	}
-	return ", " + perSec(m.Offered) + " offered"
+	return ", " + figure.Rate(m.Offered) + " offered"
 }
 
 type table struct {
@@ -133,18 +134,31 @@ func (t *table) row(name, format string, args ...any) {
 }
 
 func (t *table) latency(name string, q load.Quantiles) {
-	t.row(name, "p50 %s  p99 %s  p99.9 %s  max %s", dur(q.P50), dur(q.P99), dur(q.P999), dur(q.Max))
+	t.row(name, "p50 %s  p99 %s  p99.9 %s  max %s", dur(q.P50), dur(q.P99), tail(&q), dur(q.Max))
 }
 
-// Progress is a snapshot on one line.
+// tail is the p99.9, or that there are too few values for one.
+func tail(q *load.Quantiles) string {
+	if v, ok := q.Tail(); ok {
+		return dur(v)
+	}
+	return figure.None
+}
+
+// Progress is a snapshot on one line. Latencies of an interval in which the
+// generator was the limit are left out, as those of such a run are.
 func Progress(s load.Snapshot) string {
 	v := &s.Last
 	seconds := max(v.Seconds(), 1e-9)
-	line := fmt.Sprintf("%4.0f/%.0f s  sent %s/s  delivered %s/s  e2e p50 %s p99 %s  outstanding %s",
-		s.Elapsed.Seconds(), s.Planned.Seconds(), perSec(float64(v.Sent)/seconds), perSec(float64(v.Delivered)/seconds),
-		dur(v.Latency.E2E.P50), dur(v.Latency.E2E.P99), count(v.Outstanding))
+	e2e := fmt.Sprintf("e2e p50 %s p99 %s", dur(v.Latency.E2E.P50), dur(v.Latency.E2E.P99))
+	if v.Latency.Late() {
+		e2e = "e2e not known, dispatch lag p99 " + dur(v.Latency.Lag.P99)
+	}
+	line := fmt.Sprintf("%4.0f/%.0f s  sent %s/s  delivered %s/s  %s  outstanding %s",
+		s.Elapsed.Seconds(), s.Planned.Seconds(), figure.Rate(float64(v.Sent)/seconds), figure.Rate(float64(v.Delivered)/seconds),
+		e2e, figure.Count(v.Outstanding))
 	if s.Failed > 0 {
-		line += fmt.Sprintf("  failed %s", count(s.Failed))
+		line += fmt.Sprintf("  failed %s", figure.Count(s.Failed))
 	}
 	if t := v.Target; t != nil {
 		line += fmt.Sprintf("  target %.0f %% CPU, %.0f MiB", 100*t.CPUs, mib(t.RSSBytes))
@@ -169,17 +183,6 @@ func dur(ns int64) string {
 	}
 	return strings.Replace(d.String(), "µ", "u", 1)
 }
-
-// count groups digits by thousands.
-func count(n uint64) string {
-	s := fmt.Sprint(n)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
-
-func perSec(v float64) string { return count(uint64(max(v, 0) + 0.5)) }
 
 func megabytes(n uint64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
 

@@ -17,7 +17,7 @@ func result() *load.Result {
 	phase := load.Phase{
 		Name: "total", Measured: true, Seconds: 10, Offered: 20_000, Sent: 20_000, Delivered: 19_999.6, DeliveredMBps: 20.4,
 		Latency: load.Latencies{
-			E2E: load.Quantiles{Count: 10, P50: 1_234_567, P99: 12_345_678, P999: 1_234_567_890, Max: 61_234_567_890},
+			E2E: load.Quantiles{Count: 10_000, P50: 1_234_567, P99: 12_345_678, P999: 1_234_567_890, Max: 61_234_567_890},
 			Ack: load.Quantiles{P50: 900, P99: 999_999}, Lag: load.Quantiles{P99: 42_000},
 		},
 	}
@@ -48,7 +48,7 @@ func TestTable(t *testing.T) {
 		`(?m)^rate +20,000 msg/s delivered, 20,000 offered; 20\.4 MB/s$`,
 		`(?m)^end to end, faults apart +p50 1\.23ms  p99 12\.3ms  p99\.9 1\.23s  max 1m1\.2s$`,
 		`(?m)^fault kill +kill at 4\.0 s for 0\.60 s: 1\.14 s from its end until every partition was on time again; 21931 messages, 7 lost`,
-		`(?m)^acknowledged, faults apart +p50 1us  p99 1ms`,
+		`(?m)^acknowledged, faults apart +p50 1us  p99 1ms  p99\.9 n/a`, // of fewer than 10,000 values
 		`(?m)^compression +1\.53 : 1 \(555\.8 MB of batches as 364\.1 MB`,
 		`(?m)^target's process +1\.25 CPU s per million messages, RSS 32\.0 MiB \(at most 33\.0\)$`,
 		`(?m)^target +portask 9, 0 topics, 4 partitions, ack durable \(survives: disk\), visibility durable$`,
@@ -94,6 +94,11 @@ func TestProgress(t *testing.T) {
 		if !strings.Contains(s, want) {
 			t.Errorf("no %q in %q", want, s)
 		}
+	}
+	// An interval in which the generator was the limit has no latency to show.
+	late := load.Interval{Start: 2, End: 3, Latency: load.Latencies{E2E: load.Quantiles{P50: 3e6, P99: 7e6}, Ack: load.Quantiles{P99: 6e6}, Lag: load.Quantiles{P99: 2e6}}}
+	if s := Progress(load.Snapshot{Last: late}); strings.Contains(s, "3ms") || !strings.Contains(s, "e2e not known, dispatch lag p99 2ms") {
+		t.Errorf("a late generator: %q", s)
 	}
 	if strings.Contains(s, "failed") {
 		t.Errorf("failures without any: %q", s)

@@ -68,7 +68,7 @@ func (src *source) meaningless(prefix string, table []entry) {
 		case e.only != nil && !e.only():
 			_, inFile := src.lines[path]
 			// With a * all take it that can: a rate is of no use to a trace.
-			if inFile || src.flags[path] && !src.many[path] {
+			if inFile || src.flags[path] != "" && !src.many[path] {
 				src.bad(path, "has a meaning only with %s", e.when)
 			}
 		}

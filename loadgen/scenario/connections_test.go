@@ -60,7 +60,7 @@ func TestConnectionsAreChecked(t *testing.T) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
 	}
-	if _, err := With(Setting{"kind", "connections"}, Setting{"phases.0.rate", "5"}); err == nil || !strings.Contains(err.Error(), "phases") {
+	if _, err := With(Setting{Path: "kind", Value: "connections"}, Setting{Path: "phases.0.rate", Value: "5"}); err == nil || !strings.Contains(err.Error(), "phases") {
 		t.Errorf("a rate for connections: %v", err)
 	}
 }

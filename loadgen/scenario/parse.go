@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -14,7 +15,13 @@ import (
 // Setting is a setting given beside a file: path and value, as of
 // `--set producers.count=4`. In a path an item of a list is its number from 0,
 // its name, or * for all of them.
-type Setting struct{ Path, Value string }
+type Setting struct {
+	Path, Value string
+	// From names the flag it was given by, for messages; empty: --set.
+	From string
+}
+
+func (x Setting) from() string { return cmp.Or(x.From, "--set") }
 
 // ParseSetting splits "path=value".
 func ParseSetting(s string) (Setting, error) {
@@ -22,7 +29,7 @@ func ParseSetting(s string) (Setting, error) {
 	if !ok || path == "" {
 		return Setting{}, fmt.Errorf("--set %s: want path=value", document.Quoted(s))
 	}
-	return Setting{path, value}, nil
+	return Setting{Path: path, Value: value}, nil
 }
 
 // Load reads a file. Paths in it are relative to its directory.
@@ -41,7 +48,7 @@ func Load(file string, settings ...Setting) (*Scenario, error) {
 // Parse reads a scenario: JSON if the file's name ends so, else YAML. Settings
 // win over the file. The error is an *Error with every problem.
 func Parse(file string, data []byte, settings ...Setting) (*Scenario, error) {
-	src := &source{file: file, lines: map[string]int{}, flags: map[string]bool{}, many: map[string]bool{}}
+	src := &source{file: file, lines: map[string]int{}, flags: map[string]string{}, many: map[string]bool{}}
 	s := Default()
 	if name := strings.TrimSuffix(filepath.Base(file), filepath.Ext(file)); checkName(name) == nil {
 		s.Name = name
@@ -74,7 +81,7 @@ func Parse(file string, data []byte, settings ...Setting) (*Scenario, error) {
 // With returns the default scenario with settings: what a command line without
 // a file says.
 func With(settings ...Setting) (*Scenario, error) {
-	src := &source{lines: map[string]int{}, flags: map[string]bool{}, many: map[string]bool{}}
+	src := &source{lines: map[string]int{}, flags: map[string]string{}, many: map[string]bool{}}
 	s := Default()
 	src.apply(s, settings)
 	s.check(src)
@@ -87,7 +94,7 @@ func With(settings ...Setting) (*Scenario, error) {
 // Validate checks a scenario that a program made: each setting, and all
 // together. The error is an *Error.
 func (s *Scenario) Validate() error {
-	src := &source{lines: map[string]int{}, flags: map[string]bool{}, many: map[string]bool{}}
+	src := &source{lines: map[string]int{}, flags: map[string]string{}, many: map[string]bool{}}
 	src.each("", s.table())
 	s.check(src)
 	return src.err()
@@ -212,7 +219,7 @@ func (src *source) apply(s *Scenario, settings []Setting) {
 // set follows rest, of which prefix has been walked.
 func (src *source) set(table []entry, rest []string, prefix string, x Setting) {
 	path := prefix + rest[0]
-	src.flags[path] = true
+	src.flags[path] = x.from()
 	e := find(table, rest[0])
 	if e == nil {
 		src.unknown(path, rest[0], table)
@@ -250,12 +257,12 @@ func (src *source) setItem(l *list, rest []string, path string, x Setting) {
 			if rest[0] == "*" {
 				src.many[at+rest[1]] = true
 			}
-			src.flags[at[:len(at)-1]] = true
+			src.flags[at[:len(at)-1]] = x.from()
 			src.set(l.at(i), rest[1:], at, x)
 		}
 	}
 	if !found {
-		src.flags[path+"."+rest[0]] = true
+		src.flags[path+"."+rest[0]] = x.from()
 		src.bad(path+"."+rest[0], "no such item; there are %d", l.len())
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 // Problem is one thing that is wrong with a scenario.
 type Problem struct {
-	File string // or "--set"
+	File string // or a flag: "--set", "--rate"
 	Line int    // from 1; 0 where there is none
 	Path string // "phases.2.rate"; empty if the trouble is the file itself
 	Text string // what is wrong and what is wanted
@@ -59,16 +59,16 @@ func (e *Error) Unwrap() error {
 // source is where settings of a scenario were given.
 type source struct {
 	file     string
-	lines    map[string]int  // by path
-	flags    map[string]bool // settings given beside the file
-	many     map[string]bool // of those, the ones given by a *
+	lines    map[string]int    // by path
+	flags    map[string]string // settings given beside the file, and by which flag
+	many     map[string]bool   // of those, the ones given by a *
 	problems []Problem
 }
 
 func (src *source) bad(path, format string, args ...any) {
 	p := Problem{Path: path, Text: fmt.Sprintf(format, args...)}
-	if src.flags[path] {
-		p.File = "--set"
+	if flag := src.flags[path]; flag != "" {
+		p.File = flag
 	} else {
 		p.File = src.file
 		for at := path; ; {

@@ -251,7 +251,7 @@ func TestSettings(t *testing.T) {
 }
 
 func TestNeeds(t *testing.T) {
-	s, err := With(Setting{"consumers.delivery", "queue"}, Setting{"producers.codec", "json"}, Setting{"producers.compression", "auto"}, Setting{"topics.0.retention", "1h"}, Setting{"keys.count", "5"})
+	s, err := With(Setting{Path: "consumers.delivery", Value: "queue"}, Setting{Path: "producers.codec", Value: "json"}, Setting{Path: "producers.compression", Value: "auto"}, Setting{Path: "topics.0.retention", Value: "1h"}, Setting{Path: "keys.count", Value: "5"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -132,7 +132,10 @@ func (p *Prober) judge(res *load.Result, rate float64, cut bool) Point {
 	}
 	main := &m.Phases[len(m.Phases)-1]
 	l := &main.Latency
-	x := Point{Offered: rate, Achieved: main.Delivered, Verdict: Pass, P50: l.E2E.P50, P99: l.E2E.P99, P999: l.E2E.P999}
+	x := Point{Offered: rate, Achieved: main.Delivered, Verdict: Pass, P50: l.E2E.P50, P99: l.E2E.P99}
+	if v, ok := l.E2E.Tail(); ok {
+		x.P999 = v
+	}
 	for _, v := range res.Violations {
 		x.Violations = append(x.Violations, v.String())
 	}

@@ -44,7 +44,7 @@ type Level struct {
 	Achieved float64 `json:"achieved_per_s"`
 	P50      int64   `json:"p50_ns"`
 	P99      int64   `json:"p99_ns"`
-	P999     int64   `json:"p99_9_ns"`
+	P999     int64   `json:"p99_9_ns"` // 0: no probe had enough messages for one
 	Backlog  float64 `json:"backlog_slope_per_s"`
 	Passed   int     `json:"passed"`
 	Failed   int     `json:"failed"`
@@ -86,7 +86,10 @@ func curve(points []Point) []Level {
 				continue
 			}
 			achieved, backlog = append(achieved, p.Achieved), append(backlog, p.Backlog)
-			p50, p99, p999 = append(p50, float64(p.P50)), append(p99, float64(p.P99)), append(p999, float64(p.P999))
+			p50, p99 = append(p50, float64(p.P50)), append(p99, float64(p.P99))
+			if p.P999 > 0 {
+				p999 = append(p999, float64(p.P999))
+			}
 		}
 		l.Achieved, l.Backlog = trend.Median(achieved), trend.Median(backlog)
 		l.P50, l.P99, l.P999 = int64(trend.Median(p50)), int64(trend.Median(p99)), int64(trend.Median(p999))

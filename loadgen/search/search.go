@@ -44,7 +44,7 @@ type Point struct {
 	Achieved float64 `json:"achieved_per_s"`
 	P50      int64   `json:"p50_ns"`
 	P99      int64   `json:"p99_ns"`
-	P999     int64   `json:"p99_9_ns"`
+	P999     int64   `json:"p99_9_ns"` // 0: too few messages for one
 	// Backlog is by how many messages a second the backlog grew; BacklogRising
 	// the probability of such growth by chance.
 	Backlog       float64 `json:"backlog_slope_per_s"`

@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/portask/portask/loadgen/driver"
+	"github.com/portask/portask/loadgen/report/figure"
 )
 
 // JSON writes the report, indented.
@@ -25,13 +25,13 @@ var columns = []struct {
 	name string
 	show func(float64) string
 }{
-	{Rate, "msg/s", count},
+	{Rate, "msg/s", figure.Rate},
 	{CPU, "CPU s/M", func(v float64) string { return strconv.FormatFloat(v, 'f', 2, 64) }},
-	{E2E50, "e2e p50", nanoseconds},
-	{E2E99, "e2e p99", nanoseconds},
-	{Ack50, "ack p50", nanoseconds},
-	{Ack99, "ack p99", nanoseconds},
-	{MaxRSS, "RSS", func(v float64) string { return strconv.FormatFloat(v/(1<<20), 'f', 0, 64) + " MiB" }},
+	{E2E50, "e2e p50", figure.Latency},
+	{E2E99, "e2e p99", figure.Latency},
+	{Ack50, "ack p50", figure.Latency},
+	{Ack99, "ack p99", figure.Latency},
+	{MaxRSS, "RSS", figure.Bytes},
 }
 
 // Text writes the report as a table for a terminal.
@@ -169,7 +169,7 @@ func (r *Report) noise() (least, most, mid float64) {
 
 func (p *PointReport) title() string {
 	if p.Offered > 0 {
-		return fmt.Sprintf("%s: %s messages a second, open loop, latencies from the intended time", p.Scenario+" at "+p.Name, count(p.Offered))
+		return fmt.Sprintf("%s: %s messages a second, open loop, latencies from the intended time", p.Scenario+" at "+p.Name, figure.Rate(p.Offered))
 	}
 	return fmt.Sprintf("%s: closed loop, as fast as answers come; latencies are service times", p.Scenario+" at "+p.Name)
 }
@@ -321,7 +321,7 @@ func (r *Run) line() string {
 	case !r.Valid():
 		return "INVALID: " + strings.Join(r.Invalid, "; ")
 	}
-	return fmt.Sprintf("%s msg/s, %.2f CPU s per million, e2e p50 %s p99 %s", count(r.Values[Rate]), r.Values[CPU], nanoseconds(r.Values[E2E50]), nanoseconds(r.Values[E2E99]))
+	return fmt.Sprintf("%s msg/s, %.2f CPU s per million, e2e p50 %s p99 %s", figure.Rate(r.Values[Rate]), r.Values[CPU], figure.Latency(r.Values[E2E50]), figure.Latency(r.Values[E2E99]))
 }
 
 // times writes a ratio with three digits.
@@ -333,29 +333,4 @@ func times(v float64) string {
 		return strconv.FormatFloat(v, 'f', 1, 64)
 	}
 	return strconv.FormatFloat(v, 'f', 2, 64)
-}
-
-// count groups digits by thousands.
-func count(v float64) string {
-	s := strconv.FormatFloat(max(0, v), 'f', 0, 64)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
-
-// nanoseconds writes a time with two or three digits.
-func nanoseconds(v float64) string {
-	d := time.Duration(v)
-	switch {
-	case d >= time.Second:
-		d = d.Round(10 * time.Millisecond)
-	case d >= 10*time.Millisecond:
-		d = d.Round(100 * time.Microsecond)
-	case d >= time.Millisecond:
-		d = d.Round(10 * time.Microsecond)
-	default:
-		d = d.Round(time.Microsecond)
-	}
-	return strings.Replace(d.String(), "µ", "u", 1)
 }

@@ -140,11 +140,15 @@ func newLine(res *load.Result, p *load.Phase, phase, rate string, cores int) *li
 	x.metric(p.DeliveredMBps, "MB/s")
 	x.metric(float64(l.Ack.P50), "ack-p50-ns")
 	x.metric(float64(l.Ack.P99), "ack-p99-ns")
-	x.metric(float64(l.Ack.P999), "ack-p99.9-ns")
+	if v, ok := l.Ack.Tail(); ok {
+		x.metric(float64(v), "ack-p99.9-ns")
+	}
 	x.metric(float64(l.E2E.P50), "e2e-p50-ns")
 	x.metric(float64(l.E2E.P90), "e2e-p90-ns")
 	x.metric(float64(l.E2E.P99), "e2e-p99-ns")
-	x.metric(float64(l.E2E.P999), "e2e-p99.9-ns")
+	if v, ok := l.E2E.Tail(); ok {
+		x.metric(float64(v), "e2e-p99.9-ns")
+	}
 	x.metric(float64(l.E2E.Max), "e2e-max-ns")
 	x.metric(float64(l.Service.P50), "service-p50-ns")
 	x.metric(float64(l.Service.P99), "service-p99-ns")

@@ -8,6 +8,10 @@ import (
 	"strconv"
 )
 
+// None stands where there is no number, or none that means anything: a p99.9 of
+// too few values.
+const None = "n/a"
+
 // Latency writes nanoseconds: 850 ns, 42.3 µs, 1.23 ms, 12.3 s, 3.4 min.
 func Latency(ns float64) string {
 	switch a := math.Abs(ns); {

@@ -24,6 +24,14 @@ func (v *view) tile(name, value, note string) {
 	v.Tiles = append(v.Tiles, tile{Name: name, Value: number, Unit: unit, Note: note})
 }
 
+// tail is the p99.9, or that there are too few values for one.
+func tail(q *load.Quantiles) string {
+	if v, ok := q.Tail(); ok {
+		return ns(v)
+	}
+	return figure.None
+}
+
 func (v *view) tiles(m *load.Measured) {
 	t := &m.Total
 	add := v.tile
@@ -43,7 +51,7 @@ func (v *view) tiles(m *load.Measured) {
 	}
 	add(of+" p50", ns(l.E2E.P50), note)
 	add("p99", ns(l.E2E.P99), "acknowledged "+ns(l.Ack.P99))
-	add("p99.9", ns(l.E2E.P999), "longest "+ns(l.E2E.Max))
+	add("p99.9", tail(&l.E2E), "longest "+ns(l.E2E.Max))
 	c := v.Counts
 	bad := c.Violations()
 	x := tile{Name: "lost or damaged", Value: figure.Count(bad), Unit: "of " + figure.Count(c.Sent), Note: "every one is verified"}
@@ -107,7 +115,7 @@ func (v *view) latencies(m *load.Measured) {
 	v.Latencies.Head = []string{"", "p50", "p90", "p99", "p99.9", "max", "mean", "values"}
 	row := func(name string, q load.Quantiles) {
 		if q.Count > 0 {
-			v.Latencies.add(name, ns(q.P50), ns(q.P90), ns(q.P99), ns(q.P999), ns(q.Max), figure.Latency(q.Mean), figure.Count(uint64(q.Count)))
+			v.Latencies.add(name, ns(q.P50), ns(q.P90), ns(q.P99), tail(&q), ns(q.Max), figure.Latency(q.Mean), figure.Count(uint64(q.Count)))
 		}
 	}
 	l := &m.Total.Latency
@@ -144,7 +152,7 @@ func (v *view) phases(m *load.Measured) {
 			offered = figure.Rate(p.Offered)
 		}
 		l := &p.Latency.E2E
-		v.Phases.add(name, figure.Seconds(p.Seconds), offered, figure.Rate(p.Sent), figure.Rate(p.Acked), figure.Rate(p.Delivered), ns(l.P50), ns(l.P99), ns(l.P999), figure.Count(p.HeldBack))
+		v.Phases.add(name, figure.Seconds(p.Seconds), offered, figure.Rate(p.Sent), figure.Rate(p.Acked), figure.Rate(p.Delivered), ns(l.P50), ns(l.P99), tail(l), figure.Count(p.HeldBack))
 	}
 }
 

@@ -181,13 +181,13 @@ func (d *Display) table(columns int) []string {
 	row("sent", figure.Rate(float64(v.Sent)/seconds)+" /s", "", false, perSecond(func(v *load.Interval) float64 { return float64(v.Sent) }))
 	row("delivered", figure.Rate(float64(v.Delivered)/seconds)+" /s", strong, false, perSecond(func(v *load.Interval) float64 { return float64(v.Delivered) }))
 	l := &v.Latency
-	row("end to end p50", latency(l.E2E.P50), "", true, func(v *load.Interval) float64 { return float64(v.Latency.E2E.P50) })
-	row("           p99", latency(l.E2E.P99), strong, true, func(v *load.Interval) float64 { return float64(v.Latency.E2E.P99) })
-	row("           p99.9", latency(l.E2E.P999), "", true, func(v *load.Interval) float64 { return float64(v.Latency.E2E.P999) })
-	row("acknowledged p99", latency(l.Ack.P99), "", true, func(v *load.Interval) float64 { return float64(v.Latency.Ack.P99) })
+	row("end to end p50", latency(p50(v)), "", true, func(v *load.Interval) float64 { return float64(p50(v)) })
+	row("           p99", latency(p99(v)), strong, true, func(v *load.Interval) float64 { return float64(p99(v)) })
+	row("           p99.9", latency(tail(v)), "", true, func(v *load.Interval) float64 { return float64(tail(v)) })
+	row("acknowledged p99", latency(acked(v)), "", true, func(v *load.Interval) float64 { return float64(acked(v)) })
 	if l.Lag.Count > 0 {
 		color, name := "", "dispatch lag p99"
-		if late(l) {
+		if l.Late() {
 			color, name = warn, "dispatch lag p99 !"
 		}
 		row(name, latency(l.Lag.P99), color, true, func(v *load.Interval) float64 { return float64(v.Latency.Lag.P99) })
@@ -206,11 +206,29 @@ func (d *Display) table(columns int) []string {
 	return out
 }
 
-// late: the generator's lag is more than a tenth of what it reports, by which a
-// phase would be invalid.
-func late(l *load.Latencies) bool {
-	reported := min(l.E2E.P99, l.Ack.P99)
-	return reported > 0 && float64(l.Lag.P99) > 0.1*float64(reported)
+// Latencies of an interval, 0 where there is none to be shown: the generator was
+// the limit in it, by the rule by which a run is invalid, or its p99.9 is of too
+// few messages.
+var (
+	p50   = known(func(l *load.Latencies) int64 { return l.E2E.P50 })
+	p99   = known(func(l *load.Latencies) int64 { return l.E2E.P99 })
+	acked = known(func(l *load.Latencies) int64 { return l.Ack.P99 })
+	tail  = known(func(l *load.Latencies) int64 {
+		ns, ok := l.E2E.Tail()
+		if !ok {
+			return 0
+		}
+		return ns
+	})
+)
+
+func known(of func(*load.Latencies) int64) func(*load.Interval) int64 {
+	return func(v *load.Interval) int64 {
+		if v.Latency.Late() {
+			return 0
+		}
+		return of(&v.Latency)
+	}
 }
 
 func target(of func(*load.TargetSample) float64) func(*load.Interval) float64 {

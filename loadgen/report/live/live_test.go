@@ -17,9 +17,9 @@ func snapshot(second int) load.Snapshot {
 		Start: float64(second - 1), End: float64(second), Phase: "main", Offered: 20_000, Sent: 20_000, Delivered: 19_990, Outstanding: 12_345,
 		Target: &load.TargetSample{CPUs: 0.51, RSSBytes: 32 << 20}, Generator: 0.9, Spin: 0.6,
 	}
-	v.Latency.E2E = load.Quantiles{Count: 1, P50: int64(second) * 1_000_000, P99: 9_000_000, P999: 20_000_000}
-	v.Latency.Ack = load.Quantiles{Count: 1, P99: 8_000_000}
-	v.Latency.Lag = load.Quantiles{Count: 1, P99: 42_000}
+	v.Latency.E2E = load.Quantiles{Count: 19_990, P50: int64(second) * 1_000_000, P99: 9_000_000, P999: 20_000_000}
+	v.Latency.Ack = load.Quantiles{Count: 19_990, P99: 8_000_000}
+	v.Latency.Lag = load.Quantiles{Count: 19_990, P99: 42_000}
 	return load.Snapshot{Elapsed: time.Duration(second) * time.Second, Planned: 24 * time.Second, Last: v}
 }
 
@@ -104,10 +104,23 @@ func TestTroubleIsSeenWithoutColour(t *testing.T) {
 	if regexp.MustCompile(`\x1b\[[\d;]*m`).MatchString(text) {
 		t.Errorf("colours: %q", text)
 	}
-	for _, want := range []string{`dispatch lag p99 ! +5 ms`, `errors +7`, `draining for 6 s`} {
+	// What such an interval would report is no latency, as in a run's result.
+	for _, want := range []string{`end to end p50 +– `, ` p99 +– `, ` p99\.9 +– `, `acknowledged p99 +– `, `dispatch lag p99 ! +5 ms`, `errors +7`, `draining for 6 s`} {
 		if !regexp.MustCompile(want).MatchString(text) {
 			t.Errorf("no %s in:\n%s", want, text)
 		}
+	}
+}
+
+// With fewer than 10,000 messages a p99.9 is nearly the maximum, and not shown.
+func TestTailOfFew(t *testing.T) {
+	var b bytes.Buffer
+	d := New(&b, Options{NoColor: true, Size: func() (int, int) { return 90, 40 }})
+	s := snapshot(3)
+	s.Last.Latency.E2E.Count = 9_999
+	d.Update(s)
+	if text := b.String(); !regexp.MustCompile(` p99\.9 +– `).MatchString(text) || !regexp.MustCompile(` p99 +9 ms `).MatchString(text) {
+		t.Error(text)
 	}
 }
 
