@@ -1,0 +1,196 @@
+package bench
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/portask/portask/ci/sample"
+)
+
+// cacheMax is how many bytes of linked programs stay in the cache; the oldest go
+// first. A program has some 7 MB.
+const cacheMax = 3 << 30
+
+// tree is the copy of one side and the tools to build it.
+type tree struct {
+	root    string
+	overlay string // empty until the toolchain is known
+	env     []string
+	used    map[string]bool // modules of the workspace
+	timeout time.Duration
+}
+
+// tool runs the go command.
+func (t *tree) tool(ctx context.Context, dir string, args ...string) ([]byte, error) {
+	rel, err := filepath.Rel(t.root, dir)
+	if err != nil {
+		return nil, err
+	}
+	work := "GOWORK=off" // also hides a go.work above the copy
+	if t.used[filepath.ToSlash(rel)] || (rel == "." && len(args) > 0 && args[0] == "work") {
+		work = "GOWORK=" + filepath.Join(t.root, "go.work")
+	}
+	return output(ctx, t.timeout, 256<<20, dir, append(slices.Clone(t.env), work), "go", args...)
+}
+
+// release matches versions that GOTOOLCHAIN can name.
+var release = regexp.MustCompile(`^go1\.[0-9]+(\.[0-9]+|rc[0-9]+)?$`)
+
+// toolchain asks which Go a module is built with.
+func (t *tree) toolchain(ctx context.Context, module string) (version, goroot string, err error) {
+	out, err := t.tool(ctx, filepath.Join(t.root, filepath.FromSlash(module)), "env", "GOVERSION", "GOROOT")
+	if err != nil {
+		return "", "", err
+	}
+	version, goroot, _ = strings.Cut(strings.TrimSpace(string(out)), "\n")
+	if goroot == "" {
+		return "", "", errors.New("go env names no GOROOT")
+	}
+	return version, goroot, nil
+}
+
+// programKey names a test program; which of its layouts on which side is said
+// beside it.
+type programKey struct{ module, dir string }
+
+// link builds the test program of a package with the link layout of a seed. It
+// writes to file, which must not exist.
+func (t *tree) link(ctx context.Context, key programKey, layout int, file string) error {
+	_, err := t.tool(ctx, filepath.Join(t.root, filepath.FromSlash(key.module)), "test", "-c", "-vet=off",
+		"-trimpath", "-buildvcs=false", "-overlay="+t.overlay,
+		fmt.Sprintf("-ldflags=-s -w -randlayout=%d", layout), "-o", file, key.dir)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(file); err != nil {
+		return fmt.Errorf("package %s has no test files", key.dir)
+	}
+	return nil
+}
+
+// firstLayout is the one whose bytes name a program in the cache: whatever goes
+// into a program shows there, and it is needed anyway.
+const firstLayout = 1
+
+// program is a package's test program on one side.
+type program struct {
+	key         programKey
+	tree        *tree
+	fingerprint string
+	layouts     map[int]string // file by layout
+}
+
+func hashFile(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// newProgram links the first layout.
+func (s *Session) newProgram(ctx context.Context, side sample.Side, key programKey) (*program, error) {
+	s.programs++
+	file := filepath.Join(s.dir, fmt.Sprintf("program-%d-%s-%d", s.programs, side, firstLayout))
+	p := &program{key: key, tree: s.tree(side, key), layouts: make(map[int]string)}
+	if err := p.tree.link(ctx, key, firstLayout, file); err != nil {
+		return nil, err
+	}
+	sum, err := hashFile(file)
+	if err != nil {
+		return nil, err
+	}
+	p.fingerprint = sum
+	p.layouts[firstLayout] = file
+	return p, nil
+}
+
+// file returns the program with a layout, from this session, from the cache, or
+// linked now.
+func (s *Session) file(ctx context.Context, p *program, layout int) (string, error) {
+	if f, ok := p.layouts[layout]; ok {
+		return f, nil
+	}
+	s.programs++
+	own := filepath.Join(s.dir, fmt.Sprintf("program-%d-%d", s.programs, layout))
+	cached := ""
+	if s.cache != "" {
+		cached = filepath.Join(s.cache, fmt.Sprintf("%s-%d", p.fingerprint[:32], layout))
+		// A link of our own, so that a program in use cannot be pruned away.
+		if linkOrCopy(cached, own) == nil {
+			now := time.Now()
+			_ = os.Chtimes(cached, now, now) // it was used; pruning goes by that
+			p.layouts[layout] = own
+			return own, nil
+		}
+	}
+	if err := p.tree.link(ctx, p.key, layout, own); err != nil {
+		return "", err
+	}
+	if cached != "" {
+		_ = linkOrCopy(own, cached) // somebody else may have written it meanwhile
+	}
+	p.layouts[layout] = own
+	return own, nil
+}
+
+// linkOrCopy makes to another name of from, or a copy where it lies on another
+// file system. It never replaces a file.
+func linkOrCopy(from, to string) error {
+	err := os.Link(from, to)
+	if err == nil || os.IsExist(err) || os.IsNotExist(err) {
+		return err
+	}
+	part := fmt.Sprintf("%s.%d", to, os.Getpid())
+	defer os.Remove(part)
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	if err := copyFile(from, part, info.Mode().Perm()); err != nil {
+		return err
+	}
+	return os.Rename(part, to)
+}
+
+// prune removes the programs from dir that were used longest ago, until it
+// holds at most limit bytes.
+func prune(dir string, limit int64) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	var files []fs.FileInfo
+	var sum int64
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+			files = append(files, info)
+			sum += info.Size()
+		}
+	}
+	slices.SortFunc(files, func(a, b fs.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
+	for _, f := range files {
+		if sum <= limit {
+			return
+		}
+		if os.Remove(filepath.Join(dir, f.Name())) == nil {
+			sum -= f.Size()
+		}
+	}
+}

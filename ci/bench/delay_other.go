@@ -1,0 +1,5 @@
+//go:build !linux
+
+package bench
+
+func runDelay(int) int64 { return 0 }

@@ -1,0 +1,244 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/portask/portask/ci/sample"
+)
+
+// delayedShare is the part of a slice's time that its process may wait for a
+// processor; above, the pair is left out.
+const delayedShare = 0.3
+
+// tooSlow: a pair of a subject may take so many times Plan.RoundMax divided by
+// MinPairs.
+const tooSlow = 4
+
+// Round runs one round of a subject: fresh processes of both sides, started in
+// an order that chance decides, of which one at a time works. After some slices
+// to warm up, the pairs run, as many with the head first as with the base
+// first. The first round of a subject also finds its number of iterations, on
+// the base.
+//
+// A pair in which a side waited too long for a processor is left out, both
+// slices, if at least half of the pairs stay; else all stay and the round says
+// so. Nothing else is left out.
+//
+// The error concerns the subject, unless the context has ended: its benchmark
+// fails, hangs (ErrStuck), takes too long, or its program does not link. The
+// session can go on with others.
+func (s *Session) Round(ctx context.Context, subject *Subject, stage sample.Stage) (sample.Round, error) {
+	r, err := s.round(ctx, subject, stage)
+	if err != nil {
+		if ctx.Err() != nil {
+			return r, ctx.Err()
+		}
+		return r, fmt.Errorf("%s: %w", subject.Bench, err)
+	}
+	return r, nil
+}
+
+func (s *Session) round(ctx context.Context, subject *Subject, stage sample.Stage) (sample.Round, error) {
+	if s.closed {
+		return sample.Round{}, errors.New("session is closed")
+	}
+	pair := s.byKey[subject.key]
+	if subject.New || pair == nil || pair[0] == nil || pair[1] == nil {
+		return sample.Round{}, errors.New("the base has no such benchmark")
+	}
+	if subject.n == 0 {
+		if err := s.calibrate(ctx, subject, pair[sample.Base]); err != nil {
+			return sample.Round{}, err
+		}
+	}
+	rng := s.random(subject, subject.rounds)
+	r := sample.Round{Index: subject.rounds, Stage: stage}
+	subject.rounds++
+	var files [2]string
+	for side := range files {
+		r.Seeds[side] = s.layout(rng, stage)
+		var err error
+		if files[side], err = s.file(ctx, pair[side], r.Seeds[side]); err != nil {
+			return r, err
+		}
+	}
+	before := s.readMachine()
+	var workers [2]*worker
+	defer func() {
+		for _, w := range workers {
+			if w != nil {
+				w.kill()
+			}
+		}
+	}()
+	for _, side := range rng.Perm(2) {
+		w, err := s.serve(ctx, subject, pair[side], files[side])
+		if err != nil {
+			return r, fmt.Errorf("%s: %w", sample.Side(side), err)
+		}
+		workers[side] = w
+	}
+	for range warmUps {
+		for side, w := range workers {
+			if _, err := w.run(ctx, subject.n); err != nil {
+				return r, fmt.Errorf("%s: %w", sample.Side(side), err)
+			}
+		}
+	}
+	pairs, delayed, err := runPairs(ctx, workers, subject.n, balanced(rng, s.pairs(subject)))
+	if err != nil {
+		return r, err
+	}
+	r.Pairs, r.Dropped = pairs, 0
+	waited := 0
+	for _, d := range delayed {
+		if d {
+			waited++
+		}
+	}
+	if waited > 0 && waited <= len(pairs)/2 {
+		r.Pairs = make([]sample.Pair, 0, len(pairs)-waited)
+		for i, p := range pairs {
+			if !delayed[i] {
+				r.Pairs = append(r.Pairs, p)
+			}
+		}
+		r.Dropped = waited
+	}
+	after := s.readMachine()
+	r.Env = environment(before, after)
+	r.Env.BaseRSS, r.Env.HeadRSS = workers[0].residentBytes(), workers[1].residentBytes()
+	for _, w := range workers {
+		r.Env.ContextSwitches += w.end(5 * time.Second)
+	}
+	r.Interference = interference(r.Env, waited, len(pairs), r.Dropped > 0)
+	return r, nil
+}
+
+// runPairs runs a pair for each element of headFirst and says which of them
+// were delayed.
+func runPairs(ctx context.Context, workers [2]*worker, n int, headFirst []bool) ([]sample.Pair, []bool, error) {
+	pairs := make([]sample.Pair, len(headFirst))
+	delayed := make([]bool, len(headFirst))
+	for i, hf := range headFirst {
+		order := [2]sample.Side{sample.Base, sample.Head}
+		if hf {
+			order = [2]sample.Side{sample.Head, sample.Base}
+		}
+		pairs[i].HeadFirst = hf
+		for _, side := range order {
+			c, err := workers[side].run(ctx, n)
+			if err != nil {
+				return nil, nil, fmt.Errorf("%s: %w", side, err)
+			}
+			if float64(c.DelayNs) > delayedShare*float64(c.elapsed) {
+				delayed[i] = true
+			}
+			if side == sample.Base {
+				pairs[i].Base = c.Slice
+			} else {
+				pairs[i].Head = c.Slice
+			}
+		}
+	}
+	return pairs, delayed, nil
+}
+
+// balanced is a random order of as many true as false values, one more or less
+// if n is odd.
+func balanced(rng *rand.Rand, n int) []bool {
+	out := make([]bool, n)
+	for i := range out {
+		out[i] = i%2 == 0
+	}
+	if n%2 == 1 && rng.IntN(2) == 0 {
+		out[n-1] = !out[n-1]
+	}
+	rng.Shuffle(n, func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
+}
+
+// layout draws the seed of a link layout. The confirmation has a range of its
+// own, so that an unlucky layout of the screen cannot confirm itself.
+func (s *Session) layout(rng *rand.Rand, stage sample.Stage) int {
+	k := s.plan.Layouts
+	if stage == sample.Confirm {
+		return firstLayout + k + rng.IntN(2*k)
+	}
+	return firstLayout + rng.IntN(k)
+}
+
+// pairs is how many fit into a round.
+func (s *Session) pairs(subject *Subject) int {
+	n := s.plan.Pairs
+	if subject.perPair > 0 {
+		n = min(n, int(s.plan.RoundMax/subject.perPair))
+	}
+	return max(n, min(MinPairs, s.plan.Pairs))
+}
+
+// calibrate finds how many iterations fill a slice: it runs one, then so many
+// as the last calls promise to take a slice, at most a hundred times as many as
+// before, until they come near. Of three calls the smallest counts, since a
+// disturbance only makes them longer; and CPU time where that is judged, since
+// it has less of them.
+func (s *Session) calibrate(ctx context.Context, subject *Subject, p *program) error {
+	w, err := s.serve(ctx, subject, p, p.layouts[firstLayout])
+	if err != nil {
+		return fmt.Errorf("base: %w", err)
+	}
+	defer w.kill()
+	goal := s.plan.Slice.Nanoseconds()
+	n := 1
+	var c call
+	var took int64
+	for range 12 {
+		took = math.MaxInt64
+		for range 3 {
+			next, err := w.run(ctx, n)
+			if err != nil {
+				return fmt.Errorf("base: %w", err)
+			}
+			ns := next.Ns
+			if subject.Metric == sample.CPU && next.CPUNs > 0 {
+				ns = next.CPUNs
+			}
+			if ns < took {
+				took, c = ns, next
+			}
+			if next.Ns > 4*goal {
+				break
+			}
+		}
+		if 4*took >= 3*goal {
+			break
+		}
+		n = iterations(goal, n, took, 100)
+	}
+	subject.n = iterations(goal, n, took, 4)
+	scale := float64(subject.n) / float64(n)
+	outside := max(0, c.elapsed-time.Duration(c.Ns))
+	inside := time.Duration(float64(c.Ns) * scale)
+	subject.perPair = 2 * (inside + outside)
+	if inside+outside > 0 {
+		subject.setup = float64(outside) / float64(inside+outside)
+	}
+	if longest := tooSlow * s.plan.RoundMax / MinPairs; subject.perPair > longest {
+		subject.n = 0
+		return fmt.Errorf("a pair of single iterations takes %v, more than %v", subject.perPair.Round(time.Millisecond), longest)
+	}
+	w.end(5 * time.Second)
+	return nil
+}
+
+// iterations is how many take goal nanoseconds if n took ns, from 1 to growth
+// times n, and never more than a billion.
+func iterations(goal int64, n int, ns int64, growth int) int {
+	next := float64(goal) / float64(max(ns, 1)) * float64(n)
+	return int(max(1, min(next, float64(n)*float64(growth), 1e9)))
+}
