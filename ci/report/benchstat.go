@@ -1,0 +1,65 @@
+package report
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+)
+
+// benchstatModule has the stock tool; the version is the one this program was
+// built with.
+const benchstatModule = "golang.org/x/perf"
+
+// columns are how the stock tool is asked to read a raw file: base beside head,
+// rounds as samples.
+func columns(raw string) []string {
+	return []string{"-col", "role@(base head)", "-ignore", "round,stage,layout,order,steal,load,pressure,dropped,interference,seed", raw}
+}
+
+// Benchstat returns what the stock benchstat prints of a raw file, or one line
+// that says why there is nothing. It takes the program on the path, else that
+// of the module in the directory ci, else lets the go command fetch the version
+// this program was built with.
+func Benchstat(ctx context.Context, raw string) string {
+	raw, err := filepath.Abs(raw)
+	if err != nil {
+		return fmt.Sprintf("benchstat: %v\n", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute) // the first use builds it
+	defer cancel()
+	var command []string
+	dir := ""
+	if path, err := exec.LookPath("benchstat"); err == nil {
+		command = []string{path}
+	} else if _, err := os.Stat("ci/go.mod"); err == nil {
+		command, dir = []string{"go", "tool", "benchstat"}, "ci"
+	} else {
+		command = []string{"go", "run", benchstatModule + "/cmd/benchstat@" + perfVersion()}
+	}
+	cmd := exec.CommandContext(ctx, command[0], append(command[1:], columns(raw)...)...)
+	cmd.Dir = dir
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Sprintf("benchstat could not run: %v: %.400s\n", err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	// It names the file in each column; its base name says as much.
+	return string(bytes.ReplaceAll(stdout.Bytes(), []byte(raw), []byte(filepath.Base(raw))))
+}
+
+// perfVersion is the version of the module this program was built with.
+func perfVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range info.Deps {
+			if m.Path == benchstatModule {
+				return m.Version
+			}
+		}
+	}
+	return "latest"
+}
