@@ -23,6 +23,10 @@ func (p *Producer) disconnected(*conn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cn, p.handle, p.opening = nil, 0, false
+	p.hints = hints{load: wire.UnknownLoad}
+	if p.flow != nil {
+		*p.flow = flow{} // another connection may take another path
+	}
 	p.poke()
 }
 
@@ -61,6 +65,9 @@ func (o *opener) answer(cn *conn, h wire.Header, payload []byte, err error) {
 	p.handle, p.id, p.epoch = h.Handle, ok.ProducerID, ok.ProducerEpoch
 	p.credit, p.reason = int64(ok.Credit), ok.CreditReason
 	p.openedWith(&ok.Advice)
+	if p.flow != nil {
+		p.flow.answered(time.Since(p.asked))
+	}
 	p.lim = p.c.cfg.lim
 	if n := int(min(ok.MaxBatch, cn.hello.MaxBatch)); n > 0 && n < p.lim.BatchBytes {
 		p.lim.BatchBytes = n
@@ -252,6 +259,9 @@ func (p *Producer) count(b *batch, now time.Time) {
 	p.stats.Acknowledged++
 	p.stats.InFlight += b.life.Processing(now)
 	p.stats.Held += b.life.Age(now)
+	if p.flow != nil && p.o.ack != message.AckNone && b.life.Attempts() == 1 {
+		p.flow.acked(now, b.frame, b.delivered, b.life.Processing(now))
+	}
 }
 
 // refused handles an ERROR for b, or the loss of its connection.

@@ -170,7 +170,8 @@ func TestAdviceIsNotForcedUpon(t *testing.T) {
 		}{
 			{WithCompression(compression.Policy{}), wire.WantEncoding, "none/json"},
 			{WithCompression(compression.Policy{Strategy: compression.Always, Algorithm: message.LZ4}), wire.WantEncoding, "lz4/json"},
-			{WithEncoding(message.CBOR), wire.WantCompression, "gzip/cbor"},
+			{WithEncoding(message.CBOR), wire.WantCompression | wire.WantStrategy, "gzip/cbor"},
+			{WithCompression(compression.Policy{Strategy: compression.Adaptive}), wire.WantEncoding | wire.WantLoad, "json"},
 		} {
 			p := producer(t, c, x.o)
 			m := &message.Message{Timestamp: 1}

@@ -70,11 +70,13 @@ type batch struct {
 	life   message.Lifecycle
 	handle uint32 // it was sent to
 	frame  int    // bytes on the wire
-	told   bool   // the callbacks have had an error; kept to close the gap in the sequence
-	unsure bool   // an attempt may have been stored: the sequence must not change
-	shift  bool   // to be renumbered: it stands behind a hole
-	ok     wire.ProduceOK
-	err    error
+	// delivered is what flow said when it was sent, in adaptive compression.
+	delivered uint64
+	told      bool // the callbacks have had an error; kept to close the gap in the sequence
+	unsure    bool // an attempt may have been stored: the sequence must not change
+	shift     bool // to be renumbered: it stands behind a hole
+	ok        wire.ProduceOK
+	err       error
 }
 
 // to changes the state of b.

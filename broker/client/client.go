@@ -22,6 +22,7 @@ type Client struct {
 	dicts  dictionaries
 
 	encoders encoders // of producers
+	policies policies // of adaptive producers
 
 	// ctx ends when Close is called: the end of all waiting.
 	ctx    context.Context
@@ -54,7 +55,7 @@ func Dial(ctx context.Context, addr string, opts ...Option) (*Client, error) {
 	if err := c.cfg.validate(); err != nil {
 		return nil, err
 	}
-	c.encoders.max = c.cfg.encoders
+	c.encoders.max, c.policies = c.cfg.encoders, c.cfg.policies()
 	first, err := c.connect(ctx, addr)
 	if err != nil {
 		return nil, err
@@ -99,6 +100,7 @@ func (c *Client) Close() error {
 	}
 	c.encoders.wg.Wait()
 	c.wg.Wait()
+	c.policies.close(&c.cfg)
 	return nil
 }
 

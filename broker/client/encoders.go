@@ -2,6 +2,7 @@ package client
 
 import (
 	"sync"
+	"time"
 
 	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/message"
@@ -11,14 +12,27 @@ import (
 type method struct {
 	policy   compression.Policy
 	compress func(dst, src []byte) ([]byte, message.Algorithm) // nil: never; bound once, so that no batch allocates it
+	chooser  *chooser                                          // of adaptive compression, else nil
 }
 
-func newMethod(p compression.Policy) *method {
+// newMethod makes a method of p; ch is needed for adaptive compression.
+func newMethod(p compression.Policy, ch *chooser) *method {
 	m := &method{policy: p}
-	if p.Strategy != compression.Never && p.Algorithm != message.None {
+	switch {
+	case p.Strategy == compression.Adaptive:
+		m.compress, m.chooser = ch.compress, ch
+	case p.Strategy != compression.Never && p.Algorithm != message.None:
 		m.compress = p.Compress
 	}
 	return m
+}
+
+// bound is the most bytes that compress needs for a body of n bytes.
+func (m *method) bound(n int) int {
+	if m.chooser != nil {
+		return m.chooser.bound(n)
+	}
+	return m.policy.Bound(n)
 }
 
 // aheadBytes is the body from which encoding is worth handing over: the fastest
@@ -120,6 +134,12 @@ func (p *Producer) encodeAhead(b *batch) {
 // takes a batch that is being encoded out of it.
 func (p *Producer) encode(b *batch) {
 	builder, m, mem := b.builder, p.method, b.mem
+	if m.chooser != nil {
+		p.watched()
+		if p.o.budget > 0 {
+			p.held += (b.life.Age(time.Now()) - p.held) / 8
+		}
+	}
 	p.mu.Unlock()
 	raw := builder.Bytes()
 	need := raw + message.EnvelopeBytes + 64
@@ -127,7 +147,7 @@ func (p *Producer) encode(b *batch) {
 		need += 4 * builder.Count()
 	}
 	if m.compress != nil {
-		need += max(m.policy.Bound(raw)-raw, 0)
+		need += max(m.bound(raw)-raw, 0)
 	}
 	if cap(mem) < need {
 		mem = make([]byte, 0, need)

@@ -92,6 +92,16 @@ type Producer struct {
 	fetching bool // a dictionary is being fetched
 	encoding int  // batches that encoders have
 
+	// Of adaptive compression; see conditions.go.
+	chooser  *chooser      // nil: the producer has never been adaptive
+	choosing bool          // it is being made
+	watching bool          // the watch runs
+	stirred  bool          // a batch came since it looked
+	flow     *flow         // nil without chooser
+	hints    hints         // of the broker
+	held     time.Duration // how long batches have been held when they are encoded, on average, if there is a budget
+	asked    time.Time     // when the OPEN_PRODUCER was sent
+
 	done, spareDone []completion // for the callback goroutine
 	batches         []*batch     // for reuse
 	builders        []*message.Builder
@@ -127,6 +137,9 @@ type ProducerStats struct {
 	Level      compression.Level
 	Dictionary uint32 // 0: none
 	Encoding   message.Encoding
+	// Strategy is when batches are compressed. While it is compression.Adaptive,
+	// Algorithm and Level are those of the last batch; see Producer.Explain.
+	Strategy compression.Strategy
 }
 
 // Producer opens a producer on a topic and waits until the broker has accepted
@@ -163,7 +176,12 @@ func (c *Client) Producer(ctx context.Context, topic string, opts ...ProducerOpt
 	if err := wire.CheckTopicName(topic); err != nil {
 		return nil, err
 	}
-	p.method = newMethod(p.o.policy)
+	p.hints = hints{load: wire.UnknownLoad}
+	if p.o.compresses && p.o.policy.Strategy == compression.Adaptive {
+		p.chooser, p.flow = newChooser(&c.policies, topic, c.cfg.name), new(flow)
+		p.chooser.use(p.o.policy.Dictionary)
+	}
+	p.method = newMethod(p.o.policy, p.chooser)
 	p.life, p.end = context.WithCancel(c.ctx)
 	c.dicts.use(topic)
 	if err := c.register(p.op, p); err != nil {
@@ -208,7 +226,12 @@ func (p *Producer) Stats() ProducerStats {
 	s := p.stats
 	s.Buffered, s.Credit, s.CreditReason = p.buffered, p.credit, p.reason
 	s.Encoding = p.valueEncoding()
-	if m := p.method; m.compress != nil {
+	m := p.method
+	s.Strategy = m.policy.Strategy
+	switch {
+	case m.chooser != nil:
+		s.Algorithm, s.Level, s.Dictionary = m.chooser.now()
+	case m.compress != nil:
 		s.Algorithm, s.Level = m.policy.Algorithm, m.policy.Level
 		if m.policy.Dictionary != nil && s.Algorithm == message.Zstd {
 			s.Dictionary = m.policy.Dictionary.ID()
@@ -360,6 +383,7 @@ func (p *Producer) Close(ctx context.Context) error {
 	cn, handle := p.cn, p.handle
 	p.mu.Unlock()
 	if err == nil && cn != nil && handle != 0 {
+		p.lastReport(cn, handle)
 		w := &call{resp: new(wire.Empty), done: make(chan error, 1)}
 		if cn.request(wire.OpCloseProducer, handle, new(wire.CloseProducer), w) == nil {
 			select {

@@ -25,6 +25,7 @@ type producerConfig struct {
 	encodes     bool // encoding was given, and no advice counts
 	keyHashes   bool
 	ids         bool
+	budget      time.Duration // for encoding, in adaptive compression; 0: none
 }
 
 // Defaults of a Producer.
@@ -153,6 +154,8 @@ func (o *producerConfig) validate() error {
 		return bad("batch bytes", "is %d, must be at least 1", o.batchBytes)
 	case o.maxBuffered < 1:
 		return bad("max buffered", "is %d, must be at least 1", o.maxBuffered)
+	case o.budget < 0:
+		return bad("latency budget", "is %v, must not be negative", o.budget)
 	case o.delivery < time.Millisecond:
 		return bad("delivery timeout", "is %v, must be at least 1ms", o.delivery)
 	}

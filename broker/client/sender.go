@@ -287,6 +287,9 @@ func (p *Producer) transmit(l *lane, b *batch, now time.Time) {
 	p.stats.Bytes += uint64(frame)
 	p.credit -= int64(frame)
 	p.lastSend = now
+	if p.flow != nil {
+		b.delivered = p.flow.delivered
+	}
 	b.to(message.Processing, now)
 	b.handle, b.frame = p.handle, frame
 }
@@ -454,6 +457,7 @@ func (p *Producer) reopen(now time.Time) {
 		Topic: p.topic, Ack: p.o.ack, Idempotent: p.o.idempotent,
 		ProducerID: p.id, ProducerEpoch: p.epoch, CreditWanted: p.c.cfg.inFlight, Wants: p.wants(),
 	}
+	p.asked = now
 	if err := p.cn.request(wire.OpOpenProducer, 0, &req, (*opener)(p)); err != nil {
 		p.cn = nil
 		return

@@ -46,7 +46,7 @@ func (v *live) advice(t *topic.Topic) told {
 	if a.strategy == compression.Never {
 		a.algorithm = message.None // for clients that know no strategies
 	}
-	if a.algorithm == message.Zstd {
+	if a.algorithm == message.Zstd || a.strategy == compression.Adaptive {
 		a.dictionary = t.ActiveDictionary()
 	}
 	return a

@@ -101,8 +101,10 @@ func (l *loop) report(c evloop.Conn, h wire.Header, payload []byte) error {
 	if p == nil {
 		return nil
 	}
-	l.srv.choices.take(chooserKey{l.id, h.Handle}, p, m)
-	p.reports = true
+	if len(m.Arms) > 0 { // else it says what the producer wants, and no more
+		l.srv.choices.take(chooserKey{l.id, h.Handle}, p, m)
+		p.reports = true
+	}
 	if m.HasWants && m.Wants != p.wants {
 		p.wants = m.Wants
 		now := l.srv.advice(l.srv.live.Load(), p.topic, p.wants)

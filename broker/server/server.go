@@ -62,8 +62,9 @@ type Server struct {
 	// loadWanted counts the producers that are told the load.
 	loadWanted atomic.Int32
 	space      atomic.Pointer[Space]
-	serving    atomic.Bool  // Serve was called
-	latency    *latency.Set // nil: not measured
+	serving    atomic.Bool   // Serve was called
+	latency    *latency.Set  // nil: not measured
+	goodbye    time.Duration // what clients have after GOAWAY
 	stop       chan struct{}
 	stopOnce   sync.Once
 	closeOnce  sync.Once
@@ -90,7 +91,7 @@ func build(o Options) (*Server, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	s := &Server{opts: o, began: time.Now(), stop: make(chan struct{}), reloaded: make(chan struct{}, 1)}
+	s := &Server{opts: o, began: time.Now(), goodbye: defaultGoodbye, stop: make(chan struct{}), reloaded: make(chan struct{}, 1)}
 	s.live.Store(o.live())
 	s.space.Store(new(Space))
 	s.load.Store(packLoad(wire.UnknownLoad))
@@ -245,8 +246,8 @@ func (l *loop) startDrain() {
 		return
 	}
 	l.drain = true
-	l.drainEnd = l.now() + goodbye.Milliseconds()
-	bye := wire.GoAway{Reason: wire.GoAwayShuttingDown, DrainMs: uint32(goodbye.Milliseconds())}
+	l.drainEnd = l.now() + l.srv.goodbye.Milliseconds()
+	bye := wire.GoAway{Reason: wire.GoAwayShuttingDown, DrainMs: uint32(l.srv.goodbye.Milliseconds())}
 	l.ev.Each(func(c evloop.Conn) {
 		if l.ev.User(c)[wordState]&stateMask != stateOpen {
 			l.ev.Close(c, fault.ShuttingDown)
@@ -254,7 +255,7 @@ func (l *loop) startDrain() {
 		}
 		_ = l.send(c, wire.Header{Opcode: wire.OpGoAway}, &bye) // a connection that cannot take it ends
 	})
-	l.ev.WantTick(goodbye)
+	l.ev.WantTick(l.srv.goodbye)
 }
 
 // endDrain ends what is left when the goodbye is over.
@@ -262,5 +263,5 @@ func (l *loop) endDrain() {
 	l.ev.Each(func(c evloop.Conn) { l.ev.CloseAfterFlush(c, fault.ShuttingDown) })
 }
 
-// goodbye is how long a client has after GOAWAY.
-const goodbye = 2 * time.Second
+// defaultGoodbye is how long a client has after GOAWAY.
+const defaultGoodbye = 2 * time.Second

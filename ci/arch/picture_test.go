@@ -41,7 +41,7 @@ const picture = `
 	broker/monitor:               broker/server broker/server/evloop broker/topic broker/partition broker/storage broker/mempool broker/monitor/latency broker/sysmetrics broker/message broker/fault
 	broker/monitor/top:           broker/monitor
 
-	broker/client:                broker/wire broker/compression broker/serialization broker/mempool broker/message broker/message/id broker/fault
+	broker/client:                broker/wire broker/compression broker/compression/adaptive broker/sysmetrics broker/serialization broker/mempool broker/message broker/message/id broker/fault
 
 	broker/cmd/portask:           broker/...
 

@@ -1,0 +1,399 @@
+package client
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/portask/portask/broker/compression"
+	"github.com/portask/portask/broker/compression/adaptive"
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/wire"
+)
+
+// WithPolicyArtefact replaces the prior of adaptive compression that package
+// adaptive carries by another, as perflab trains it. One that is refused is not
+// used: the reason is logged and shown by Producer.Explain and in what the broker
+// shows, and the embedded one decides.
+func WithPolicyArtefact(b []byte) Option { return func(c *config) { c.artefact = b } }
+
+// WithDecisionLog records what adaptive compression decides, and by what, to w:
+// at most maxBytes, 0 for no limit, for perflab policy replay. What was gathered
+// is written every 32 KiB and by Client.Close; an error of w ends the log and is
+// logged. w is used by one goroutine at a time.
+func WithDecisionLog(w io.Writer, maxBytes int64) Option {
+	return func(c *config) { c.decisions, c.decisionBytes = w, maxBytes }
+}
+
+// WithLatencyBudget bounds, for adaptive compression, the time from a message's
+// Send to its batch being encoded: algorithms that are expected to need more than
+// is left of it are not used. Default 0: no bound.
+func WithLatencyBudget(d time.Duration) ProducerOption {
+	return func(o *producerConfig) { o.budget = d }
+}
+
+// policies is what the deciders of a client have in common. Immutable after Dial.
+type policies struct {
+	artefact *adaptive.Artefact
+	note     string // why it is not the one that was given
+	rec      *adaptive.Recorder
+}
+
+func (c *config) policies() (p policies) {
+	p.artefact = adaptive.Embedded()
+	if c.artefact != nil {
+		var err error
+		if p.artefact, err = adaptive.Load(c.artefact); err != nil {
+			p.note = "the embedded artefact decides: " + err.Error()
+			c.log.Warn("the policy of adaptive compression cannot be used; the embedded one decides", "error", err)
+		}
+	}
+	if c.decisions != nil {
+		most := c.decisionBytes
+		if most <= 0 {
+			most = math.MaxInt64
+		}
+		p.rec = adaptive.NewRecorder(c.decisions, p.artefact, most)
+	}
+	return p
+}
+
+// close writes the rest of the log.
+func (p *policies) close(c *config) {
+	if p.rec == nil {
+		return
+	}
+	if err := p.rec.Flush(); err != nil {
+		c.log.Warn("the log of decisions ended early", "error", err)
+	}
+}
+
+// hostSpeed is measured once a process, in some 40 ms, when the first producer
+// becomes adaptive.
+var hostSpeed = sync.OnceValues(adaptive.Measure)
+
+// chooser decides how the bodies of one producer are encoded, and counts.
+//
+// Bodies are encoded concurrently, by the sender and by encoders, each of which
+// holds mu for a decision and for telling what came of it, not meanwhile. Lock
+// order: Producer.mu, chooser.mu.
+type chooser struct {
+	policies *policies
+	names    adaptive.Options
+
+	mu         sync.Mutex
+	d          *adaptive.Decider       // guarded by mu, as all below
+	arms       adaptive.ArmSet         // that d may use
+	dictionary *compression.Dictionary // of zstd; nil: none
+	size       int                     // of the last body
+	last       adaptive.Arm            // in use, probes apart
+	chosen     adaptive.Arm            // for the last body
+	reason     adaptive.Reason
+	begun      bool // a body was decided on
+	batches    uint64
+	switches   uint64
+	count      [adaptive.Arms]armCount
+	turns      [wire.MaxSwitches]wire.ReportSwitch // a ring
+	turned     int
+}
+
+// armCount counts the bodies that an arm was chosen for.
+type armCount struct {
+	batches, in, out, discarded uint64
+	encodeNs, timed             uint64 // of those that were timed, and how many bytes they had
+}
+
+// newChooser makes a decider for a producer on topic. It may take 40 ms, once a
+// process.
+func newChooser(p *policies, topic, producer string) *chooser {
+	o := adaptive.Options{Topic: topic, Producer: producer, HostScale: 1}
+	if ns, err := hostSpeed(); err == nil {
+		o.HostScale = p.artefact.HostScale(ns)
+	}
+	ch := &chooser{policies: p, names: o}
+	ch.allow(adaptive.AllArms)
+	return ch
+}
+
+// allow makes ch choose among arms from the next body on. What was learnt is
+// forgotten if they are others than before.
+func (ch *chooser) allow(arms adaptive.ArmSet) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if arms |= 1 << adaptive.Raw; arms == ch.arms && ch.d != nil {
+		return
+	}
+	ch.arms = arms
+	o := ch.names
+	o.Arms = arms
+	ch.d = adaptive.New(ch.policies.artefact, o)
+	if ch.policies.rec != nil {
+		ch.d.Record(ch.policies.rec)
+	}
+	if ch.dictionary != nil {
+		ch.d.SetDictionary(true)
+	}
+}
+
+// use makes zstd use d from the next body on; nil is none.
+func (ch *chooser) use(d *compression.Dictionary) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if d != ch.dictionary {
+		ch.dictionary = d
+		ch.d.SetDictionary(d != nil)
+	}
+}
+
+// conditions says what the world is like.
+func (ch *chooser) conditions(c adaptive.Conditions) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	ch.d.SetConditions(c)
+}
+
+// decide chooses for a body.
+func (ch *chooser) decide(body []byte) (adaptive.Decision, *compression.Dictionary) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	d := ch.d.Decide(body)
+	ch.batches++
+	ch.size, ch.chosen, ch.reason = len(body), d.Arm, d.Reason
+	if d.Reason != adaptive.Probe && d.Reason != adaptive.Small && (d.Arm != ch.last || !ch.begun) {
+		ch.turn(d.Arm, d.Reason)
+	}
+	a := &ch.count[d.Arm]
+	a.batches++
+	a.in += uint64(len(body))
+	if d.Arm == adaptive.Raw {
+		a.out += uint64(len(body))
+	}
+	return d, ch.dictionary
+}
+
+// turn notes that another arm is in use. mu is held.
+func (ch *chooser) turn(a adaptive.Arm, why adaptive.Reason) {
+	from := uint8(ch.last)
+	if !ch.begun {
+		ch.begun, from = true, wire.NoArm
+	} else {
+		ch.switches++
+	}
+	ch.last = a
+	at := time.Now().UnixMicro()
+	if ch.turned > 0 {
+		at = max(at, ch.turns[(ch.turned-1)%len(ch.turns)].AtUs+1)
+	}
+	ch.turns[ch.turned%len(ch.turns)] = wire.ReportSwitch{AtUs: at, From: from, To: uint8(a), Reason: uint8(why)}
+	ch.turned++
+}
+
+// observe tells what came of a decision; ns is 0 if nobody looked.
+func (ch *chooser) observe(d adaptive.Decision, in, out int, kept bool, ns int64) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	a := &ch.count[d.Arm]
+	if kept {
+		a.out += uint64(out)
+	} else {
+		a.out += uint64(in)
+		a.discarded++
+	}
+	if ns > 0 {
+		a.encodeNs += uint64(ns)
+		a.timed += uint64(in)
+	}
+	ch.d.Observe(d.Token, in, out, ns, 0)
+}
+
+// compress has the form that message.Builder.Finish wants.
+func (ch *chooser) compress(dst, src []byte) ([]byte, message.Algorithm) {
+	d, dictionary := ch.decide(src)
+	if d.Arm == adaptive.Raw {
+		return dst, message.None
+	}
+	// No Bound: a body that becomes too small for any reader is sent as it is,
+	// since the broker may not take another algorithm than was chosen. zstd fills
+	// it up.
+	p := compression.Policy{Strategy: compression.Always, Algorithm: d.Arm.Algorithm(), Level: d.Arm.Level(), MaxRatio: math.MaxInt32}
+	if p.Algorithm == message.Zstd {
+		p.Dictionary, p.MaxRatio = dictionary, 0
+	}
+	var began threadClock
+	if d.Measure {
+		began = beginThread()
+	}
+	out, used := p.Compress(dst, src)
+	var ns int64
+	if d.Measure {
+		ns = began.end()
+	}
+	size := len(out) - len(dst)
+	if used == message.None {
+		size = len(src) // no output was worth keeping, by a byte or more
+	}
+	kept := used != message.None && size <= d.KeepMost
+	ch.observe(d, len(src), size, kept, ns)
+	if !kept {
+		return dst, message.None
+	}
+	return out, used
+}
+
+// bound is the most that compress appends for a body of n bytes.
+func (ch *chooser) bound(n int) (most int) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	for a := range adaptive.Arm(adaptive.Arms) {
+		if a != adaptive.Raw && ch.arms.Has(a) {
+			most = max(most, compression.Policy{Strategy: compression.Always, Algorithm: a.Algorithm(), Level: a.Level()}.Bound(n))
+		}
+	}
+	if ch.dictionary != nil {
+		most = max(most, ch.dictionary.Bound(n))
+	}
+	return most
+}
+
+// ArmUse counts the bodies that one way to compress was chosen for, since the
+// producer became adaptive.
+type ArmUse struct {
+	Arm       adaptive.Arm
+	Batches   uint64
+	In, Out   uint64        // bytes before and after; the same for those sent as they were
+	Discarded uint64        // of Batches: the output saved too little, and they were sent as they were
+	Encode    time.Duration // processor time of all, from those that were timed
+	// What a body like the last one would cost by this arm, as the policy predicts
+	// it and as the last results say; Observed is 0 if there are none.
+	Predicted, Observed time.Duration
+}
+
+// ArmTurn is a change of the way that is in use.
+type ArmTurn struct {
+	At     time.Time
+	First  bool // there was none before; From means nothing
+	From   adaptive.Arm
+	To     adaptive.Arm
+	Reason adaptive.Reason
+}
+
+// Choices explain adaptive compression; see Producer.Explain.
+type Choices struct {
+	adaptive.Explanation
+	Artefact string // names what decides
+	Note     string // why it is not the one that was given; empty if it is
+	Chosen   adaptive.Arm
+	Why      adaptive.Reason // that Chosen was chosen for the last body
+	Switches uint64
+	Uses     []ArmUse // by arm
+	Turns    []ArmTurn
+}
+
+// Explain says how the producer compresses and why; ok is false if it never was
+// adaptive, or nothing was sent since. It takes some 20 µs, in which the producer
+// decides nothing.
+func (p *Producer) Explain() (c Choices, ok bool) {
+	p.mu.Lock()
+	ch := p.chooser
+	p.mu.Unlock()
+	if ch == nil {
+		return Choices{}, false
+	}
+	return ch.explain()
+}
+
+func (ch *chooser) explain() (c Choices, ok bool) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if ch.batches == 0 {
+		return Choices{}, false
+	}
+	e := ch.d.Explain(ch.size)
+	c = Choices{Explanation: e, Artefact: fmt.Sprintf("%016x", ch.policies.artefact.Hash()), Note: ch.policies.note,
+		Chosen: ch.chosen, Why: ch.reason, Switches: ch.switches}
+	for _, v := range e.Arms {
+		n := &ch.count[v.Arm]
+		u := ArmUse{Arm: v.Arm, Batches: n.batches, In: n.in, Out: n.out, Discarded: n.discarded, Predicted: nanos(v.Cost)}
+		if n.timed > 0 {
+			u.Encode = nanos(float64(n.encodeNs) / float64(n.timed) * float64(n.in))
+		}
+		if v.Observed > 0 && v.ObservedRatio > 0 {
+			more := float64(e.Size) * (1/v.ObservedRatio - 1/v.Ratio) * e.ByteNs
+			if v.ObservedEncodeNs > 0 {
+				more += (v.ObservedEncodeNs - v.EncodeNs) * e.Price
+			}
+			u.Observed = nanos(v.Cost + more)
+		} else if v.Arm == adaptive.Raw && n.batches > 0 {
+			u.Observed = u.Predicted // nothing of it is uncertain
+		}
+		c.Uses = append(c.Uses, u)
+	}
+	for i := max(ch.turned-len(ch.turns), 0); i < ch.turned; i++ {
+		t := ch.turns[i%len(ch.turns)]
+		turn := ArmTurn{At: time.UnixMicro(t.AtUs), First: t.From == wire.NoArm, To: adaptive.Arm(t.To), Reason: adaptive.Reason(t.Reason)}
+		if !turn.First {
+			turn.From = adaptive.Arm(t.From)
+		}
+		c.Turns = append(c.Turns, turn)
+	}
+	return c, true
+}
+
+// nanos is a duration of ns nanoseconds, 0 for what is none.
+func nanos(ns float64) time.Duration {
+	if !(ns > 0 && ns < math.MaxInt64) {
+		return 0
+	}
+	return time.Duration(ns)
+}
+
+// report is what the broker is told.
+func (ch *chooser) report(strategy compression.Strategy) (x wire.Report, ok bool) {
+	c, ok := ch.explain()
+	if !ok {
+		return x, false
+	}
+	x = wire.Report{Strategy: uint8(strategy), Chosen: uint8(c.Chosen), Reason: uint8(c.Why), CPU: wire.LoadUnknown,
+		Batches: ch.decided(), Switches: c.Switches, Artefact: c.Artefact, Note: c.Note}
+	if r := c.Conditions.CPU; r.Source != adaptive.Unknown {
+		x.CPU = uint8(100 * min(max(r.Value, 0), 1))
+	}
+	if r := c.Conditions.FanOut; r.Source != adaptive.Unknown {
+		x.FanOut = uint16(min(r.Value, math.MaxUint16))
+	}
+	if r := c.Conditions.Link; r.Source != adaptive.Unknown {
+		x.Link = uint64(r.Value)
+	}
+	for _, u := range c.Uses {
+		x.Arms = append(x.Arms, wire.ReportArm{Algorithm: u.Arm.Algorithm(), Level: uint8(u.Arm.Level()), Batches: u.Batches, In: u.In, Out: u.Out,
+			Discarded: u.Discarded, EncodeNs: uint64(u.Encode), Predicted: uint64(u.Predicted), Observed: uint64(u.Observed)})
+	}
+	for _, t := range c.Turns {
+		s := wire.ReportSwitch{AtUs: t.At.UnixMicro(), From: uint8(t.From), To: uint8(t.To), Reason: uint8(t.Reason)}
+		if t.First {
+			s.From = wire.NoArm
+		}
+		x.Recent = append(x.Recent, s)
+	}
+	return x, true
+}
+
+// now is how the last body was encoded.
+func (ch *chooser) now() (a message.Algorithm, l compression.Level, dictionary uint32) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	a, l = ch.chosen.Algorithm(), ch.chosen.Level()
+	if ch.dictionary != nil && a == message.Zstd {
+		dictionary = ch.dictionary.ID()
+	}
+	return a, l, dictionary
+}
+
+// decided counts the bodies decided on.
+func (ch *chooser) decided() uint64 {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	return ch.batches
+}

@@ -1,0 +1,221 @@
+package client_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/portask/portask/broker/client"
+	"github.com/portask/portask/broker/compression"
+	"github.com/portask/portask/broker/compression/adaptive"
+	"github.com/portask/portask/broker/internal/vfs"
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/server"
+	"github.com/portask/portask/broker/storage/disklog"
+	"github.com/portask/portask/broker/wire"
+)
+
+// tunable serves on a disk log with options.
+func tunable(t *testing.T, o server.Options) (*server.Server, server.Options) {
+	t.Helper()
+	engine, err := disklog.Open(vfs.OS(), t.TempDir(), disklog.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Engine, o.Listen = engine, "127.0.0.1:0"
+	s, err := server.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve() }()
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		<-served
+		if err := engine.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s, o
+}
+
+// Strategies are switched by configuration, topic and program, all while messages
+// flow over connections that stay: none is lost, and every batch can be read.
+func TestSwitchStrategyUnderLoad(t *testing.T) {
+	s, o := tunable(t, server.Options{Loops: 2, Compression: message.LZ4, Load: func() wire.Load { return wire.Load{CPU: 20, Memory: 30, Disk: 40, Link: 50} }})
+	ctx := t.Context()
+	c, reader := dial(t, s.Addr().String(), client.WithConns(2)), dial(t, s.Addr().String())
+	admin := c.Admin()
+	if _, err := admin.CreateTopic(ctx, client.TopicConfig{Name: "flow", Partitions: 2, Visibility: message.AckAccepted}); err != nil {
+		t.Fatal(err)
+	}
+	const producers = 3
+	f := &flow{t: t, stop: make(chan struct{}), sent: make([]atomic.Int64, producers), read: make([]atomic.Int64, producers)}
+	for i := range producers {
+		opts := []client.ProducerOption{client.WithAck(message.AckAccepted), client.WithBatchBytes(24 << 10), client.WithLinger(5 * time.Millisecond)}
+		if i == producers-1 { // by itself
+			opts = append(opts, client.WithCompression(compression.Policy{Strategy: compression.Always, Algorithm: message.Gzip}))
+		}
+		p, err := c.Producer(ctx, "flow", append(opts, client.WithEncoding(message.CBOR))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.producers, f.window = append(f.producers, p), append(f.window, make(chan struct{}, 300))
+	}
+	k, err := reader.Consumer(ctx, "flow", client.From(client.Earliest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	reading, stopReading := context.WithCancel(ctx)
+	defer stopReading()
+	var consuming sync.WaitGroup
+	consuming.Go(func() { f.consume(reading, k) })
+	for i := range producers {
+		f.sending.Go(func() { f.produce(i) })
+	}
+	settled := func(ps []*client.Producer, st compression.Strategy) {
+		t.Helper()
+		for _, p := range ps {
+			until(t, st.String(), func() bool { return p.Stats().Strategy == st })
+		}
+		f.flows()
+	}
+	following, own := f.producers[:producers-1], f.producers[producers-1]
+	reload := func(st compression.Strategy) {
+		t.Helper()
+		o.CompressionStrategy = wire.Choose(st)
+		if err := s.Reload(o); err != nil {
+			t.Fatal(err)
+		}
+		settled(following, st)
+	}
+	reload(compression.Threshold)
+	reload(compression.Adaptive)
+	for _, p := range following {
+		until(t, "what was chosen", func() bool { x, ok := p.Explain(); return ok && x.Batches > 0 })
+	}
+	until(t, "the broker's hints", func() bool {
+		x, _ := following[0].Explain()
+		return x.Conditions.FanOut.Source == adaptive.Broker && x.Conditions.FanOut.Value == 1+1*2
+	})
+	// One algorithm less: what is chosen from then on is among the others.
+	o.Algorithms = []message.Algorithm{message.None, message.LZ4, message.Gzip, message.Snappy}
+	reload(compression.Always)
+	reload(compression.Adaptive)
+	strategy := func(st client.Choice[compression.Strategy]) {
+		t.Helper()
+		if _, err := admin.AlterTopic(ctx, "flow", client.TopicChange{Strategy: &st}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	strategy(client.Choose(compression.Never))
+	settled(following, compression.Never)
+	strategy(0)
+	settled(following, compression.Adaptive)
+	settled([]*client.Producer{own}, compression.Always)
+	for _, st := range []compression.Strategy{compression.Adaptive, compression.Never, compression.Adaptive} {
+		if err := own.SetCompression(&compression.Policy{Strategy: st}); err != nil {
+			t.Fatal(err)
+		}
+		settled([]*client.Producer{own}, st)
+	}
+	until(t, "the broker's hints, of the producer that became adaptive by itself", func() bool {
+		x, _ := own.Explain()
+		return x.Conditions.FanOut.Source == adaptive.Broker
+	})
+	reload(compression.Never)
+	if err := own.SetCompression(nil); err != nil { // as the broker says, again
+		t.Fatal(err)
+	}
+	settled([]*client.Producer{own}, compression.Never)
+	if err := own.SetCompression(&compression.Policy{Level: 9}); err == nil {
+		t.Error("a level that is none was taken")
+	}
+
+	close(f.stop)
+	f.sending.Wait()
+	for _, p := range f.producers {
+		if err := p.Close(within(t, time.Minute)); err != nil {
+			t.Error(err)
+		}
+		if n := p.Stats().Failed; n != 0 {
+			t.Errorf("%d messages failed", n)
+		}
+	}
+	until(t, "the rest", func() bool {
+		for i := range f.sent {
+			if f.read[i].Load() != f.sent[i].Load() {
+				return false
+			}
+		}
+		return true
+	})
+	stopReading()
+	consuming.Wait()
+	if n := s.Stats().Opened; n != 3 {
+		t.Errorf("%d connections were opened, want 3", n)
+	}
+}
+
+// What an adaptive producer chose, by what, and at what cost, is told by itself and
+// by the broker, and its log makes the same decisions again.
+func TestAdaptiveIsExplained(t *testing.T) {
+	s, _ := tunable(t, server.Options{Loops: 1})
+	ctx := t.Context()
+	var log bytes.Buffer
+	c := dial(t, s.Addr().String(), client.WithDecisionLog(&log, 0), client.WithPolicyArtefact([]byte("of another age")))
+	if _, err := c.Admin().CreateTopic(ctx, client.TopicConfig{Name: "orders", Visibility: message.AckAccepted}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := c.Producer(ctx, "orders", client.WithAck(message.AckAccepted), client.WithCompression(compression.Policy{Strategy: compression.Adaptive}), client.WithLatencyBudget(time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := p.Explain(); ok {
+		t.Error("something was chosen before anything was sent")
+	}
+	for i := range 20_000 {
+		v := fmt.Appendf(nil, `{"order":%d,"status":"delivered","country":"NL","note":"left with the neighbour at number %d"}`, i, i%80)
+		if err := p.SendAsync(ctx, &message.Message{Value: v}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	x, ok := p.Explain()
+	if !ok || x.Batches == 0 || x.Note == "" || len(x.Uses) != adaptive.Arms || len(x.Turns) == 0 {
+		t.Fatalf("%v %+v", ok, x)
+	}
+	until(t, "the broker's word of it", func() bool {
+		all := s.Choices("orders")
+		return len(all) == 1 && len(all[0].Producers) == 1
+	})
+	if err := p.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	all := s.Choices("orders")
+	if len(all) != 1 || len(all[0].Producers) != 0 || all[0].Batches != p.Stats().Batches || len(all[0].Recent) == 0 {
+		t.Fatalf("the broker shows %+v", all)
+	}
+	var in uint64
+	for _, a := range all[0].Arms {
+		in += a.In
+	}
+	if in != p.Stats().RawBytes {
+		t.Errorf("%d bytes by arm, %d sent", in, p.Stats().RawBytes)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := adaptive.Replay(bytes.NewReader(log.Bytes()), adaptive.Embedded(), nil, false)
+	if err != nil || r.Differ != 0 || r.Truncated || r.Decisions != p.Stats().Batches {
+		t.Errorf("replayed %+v, %v; %d batches were sent", r, err, p.Stats().Batches)
+	}
+}

@@ -1,0 +1,164 @@
+package client
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"github.com/portask/portask/broker/compression/adaptive"
+	"github.com/portask/portask/broker/message"
+	"github.com/portask/portask/broker/sysmetrics"
+	"github.com/portask/portask/broker/wire"
+)
+
+func TestConditions(t *testing.T) {
+	now := time.Now()
+	nan := math.NaN()
+	blind := sysmetrics.Load{CPU: nan, Memory: nan, Disk: nan, Link: nan}
+	local := sysmetrics.Load{At: now.Add(-time.Second), CPU: 0.4, Memory: 0.5, Disk: nan, Link: nan}
+	old := local
+	old.At = now.Add(-time.Minute)
+	ahead := local
+	ahead.At = now.Add(time.Hour)
+	told := hints{load: wire.Load{CPU: 80, Memory: 70, Disk: 50, Link: 75}, fanOut: 2, known: true, heard: now}
+	silent := told
+	silent.heard = now.Add(-time.Minute)
+	none := hints{load: wire.UnknownLoad}
+	for _, c := range []struct {
+		name  string
+		load  sysmetrics.Load
+		hints hints
+		cpu   float64
+		from  adaptive.Source
+		fan   float64
+		disk  float64
+	}{
+		{"nobody knows", blind, none, 0.25, adaptive.Unknown, 1, 1},
+		{"before the first reading", sysmetrics.Load{}, none, 0.25, adaptive.Unknown, 1, 1},
+		{"this machine, no broker's hints", local, none, 0.4, adaptive.Local, 1, 1},
+		{"a stale reading", old, none, 0.25, adaptive.Unknown, 1, 1},
+		{"a clock that jumped", ahead, none, 0.25, adaptive.Unknown, 1, 1},
+		{"the broker alone", blind, told, 0.8, adaptive.Broker, 1 + 2*4, 2},
+		{"both", local, told, 0.4, adaptive.Local, 1 + 2*4, 2},
+		{"a broker not heard of for a minute", blind, silent, 0.25, adaptive.Unknown, 1, 1},
+		{"shares beyond 100", blind, hints{load: wire.Load{CPU: 101, Memory: 200, Disk: 254, Link: 130}, fanOut: 3, known: true, heard: now}, 0.25, adaptive.Unknown, 4, 1},
+		{"a full link and disk", blind, hints{load: wire.Load{CPU: 100, Disk: 100, Link: 100}, fanOut: 1, known: true, heard: now}, 0.9, adaptive.Broker, 11, 10},
+	} {
+		got := conditionsOf(now, c.load, &c.hints).Sanitised()
+		if got.CPU.Value != c.cpu || got.CPU.Source != c.from || math.Abs(got.FanOut.Value-c.fan) > 1e-9 || math.Abs(got.Disk.Value-c.disk) > 1e-9 {
+			t.Errorf("%s: cpu %v, fan-out %v, disk %v", c.name, got.CPU, got.FanOut, got.Disk)
+		}
+	}
+}
+
+// A path of 2.5 MB/s whose batches queue is found, and kept while stronger
+// compression empties the queue; after a while it is let go.
+func TestFlowFindsASlowPath(t *testing.T) {
+	now := time.Now()
+	f := new(flow)
+	f.answered(2 * time.Millisecond)
+	const rate, batch, window = 2.5e6, 64 << 10, 5
+	each := time.Duration(float64(batch) / rate * float64(time.Second))
+	sent := make([]uint64, 0, 100)
+	for range 100 { // each finds four others before it
+		sent = append(sent, f.delivered)
+		if len(sent) < window {
+			continue
+		}
+		now = now.Add(each)
+		f.acked(now, batch, sent[len(sent)-window], window*each)
+	}
+	if got := f.rate(now); math.Abs(got-rate) > rate/10 {
+		t.Fatalf("%.0f bytes a second, want %.0f", got, rate)
+	}
+	if got := linkRate(now, f, new(tcpRate), true); got != 0 {
+		t.Errorf("%.0f bytes a second while answers are late for the processors", got)
+	}
+	// Now nothing queues: answers take what the smallest took.
+	held := f.rate(now)
+	for range 150 {
+		now = now.Add(100 * time.Millisecond)
+		f.acked(now, batch/10, f.delivered, 3*time.Millisecond)
+	}
+	if got := f.rate(now); got != held {
+		t.Errorf("%.0f bytes a second after 15 s without a queue, want %.0f still", got, held)
+	}
+	now = now.Add(flowHold)
+	if got := f.rate(now); got <= held {
+		t.Errorf("%.0f bytes a second: not released", got)
+	}
+	now = now.Add(time.Minute)
+	if got := f.rate(now); got != 0 {
+		t.Errorf("%.0f bytes a second: held for ever", got)
+	}
+}
+
+// Answers that take long because the broker syncs, all of them, are no queue.
+func TestFlowOfSlowAnswers(t *testing.T) {
+	now := time.Now()
+	f := new(flow)
+	for i := range 200 {
+		d := 20*time.Millisecond + time.Duration(i%7)*time.Millisecond
+		now = now.Add(d)
+		f.acked(now, 64<<10, f.delivered, d)
+	}
+	if got := f.rate(now); got != 0 {
+		t.Errorf("%.0f bytes a second", got)
+	}
+	f.acked(now, 64<<10, f.delivered, 0)  // a clock that stands still
+	f.acked(now, 64<<10, f.delivered, -1) // or goes back
+	if got := f.rate(now.Add(-time.Hour)); got != 0 {
+		t.Errorf("%.0f bytes a second an hour ago", got)
+	}
+}
+
+func TestTCPRate(t *testing.T) {
+	now := time.Now()
+	var r tcpRate
+	s := tcpState{ok: true}
+	step := func(bytes uint64, busy time.Duration, rate float64, app bool) {
+		now = now.Add(100 * time.Millisecond)
+		s.acked, s.busy, s.rate, s.appLimited = s.acked+bytes, s.busy+busy, rate, app
+		r.sample(now, s)
+	}
+	for range 20 {
+		step(250_000, 100*time.Millisecond, 2.5e6, false)
+	}
+	if got := linkRate(now, new(flow), &r, true); math.Abs(got-2.5e6) > 1e5 {
+		t.Errorf("a busy connection: %.0f bytes a second", got)
+	}
+	for range 300 {
+		step(10_000, 5*time.Millisecond, 3e9, true)
+	}
+	if got := linkRate(now, new(flow), &r, false); got < 2e9 {
+		t.Errorf("an idle connection that was seen to carry 3 GB/s: %.0f", got)
+	}
+	s.acked = 5 // another connection
+	step(0, 0, 0, false)
+	if got := linkRate(now, new(flow), &r, false); got != 0 {
+		t.Errorf("of another connection: %.0f", got)
+	}
+	r.sample(now, tcpState{})
+	if got := linkRate(now, new(flow), &r, false); got != 0 {
+		t.Errorf("of no TCP: %.0f", got)
+	}
+}
+
+// arms that the broker does not take are never used.
+func TestAcceptedArms(t *testing.T) {
+	p := &Producer{}
+	if got := p.armsAllowed(); got != adaptive.AllArms {
+		t.Errorf("%b before the broker said", got)
+	}
+	p.advice.accept, p.advice.hasAccept = 1<<message.Snappy, true
+	ch := chooserOf(t)
+	ch.allow(p.armsAllowed())
+	body := lines(64 << 10)
+	for range 300 {
+		d, _ := ch.decide(body)
+		if a := d.Arm.Algorithm(); a != message.None && a != message.Snappy {
+			t.Fatalf("%v was chosen", d.Arm)
+		}
+		ch.observe(d, len(body), len(body)/4, true, 50_000)
+	}
+}
