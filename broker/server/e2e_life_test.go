@@ -22,36 +22,65 @@ func TestHeartbeats(t *testing.T) {
 	t.Parallel() // it waits
 	onEach(t, func(t *testing.T, s setting) {
 		b := s.start(t, Options{Loops: 2})
-		began := time.Now()
-		dead, alive := dial(t, b, 0), dial(t, b, 0)
-		dead.greet(&wire.Hello{HeartbeatMs: 1})
-		alive.greet(&wire.Hello{HeartbeatMs: 1})
-		interval := time.Duration(dead.hello.HeartbeatMs) * time.Millisecond
-		if interval != wire.MinHeartbeat {
-			t.Fatalf("an interval of %v", interval)
-		}
-		ws := workers{t: t}
-		gone := make(chan struct{})
-		ws.start("dead peer", func(f failer) {
-			defer close(gone)
-			dead.failer = f
-			dead.lost()
-			if d := time.Since(began); d < 3*interval || d > 6*interval {
-				f.Fatalf("closed after %v", d)
+		// A peer is rightly taken for dead when the machine gives nobody a turn for
+		// so long: that says nothing.
+		for range 5 {
+			if heartbeats(t, b) {
+				return
 			}
-		})
-		beat := time.NewTicker(interval)
-		defer beat.Stop()
-		for over := false; !over; {
-			select {
-			case <-beat.C:
-			case <-gone:
-				over = true
-			}
-			alive.ping()
+			t.Log("the test itself was silent for two intervals")
 		}
-		ws.wait()
+		t.Error("it is too slow here to ping once in an interval")
 	})
+}
+
+func heartbeats(t *testing.T, b *broker) (valid bool) {
+	began := time.Now()
+	dead, alive := dial(t, b, 0), dial(t, b, 0)
+	dead.greet(&wire.Hello{HeartbeatMs: 1})
+	alive.greet(&wire.Hello{HeartbeatMs: 1})
+	interval := time.Duration(dead.hello.HeartbeatMs) * time.Millisecond
+	if interval != wire.MinHeartbeat {
+		t.Fatalf("an interval of %v", interval)
+	}
+	ws := workers{t: t}
+	gone := make(chan struct{})
+	ws.start("dead peer", func(f failer) {
+		defer close(gone)
+		dead.failer = f
+		dead.lost()
+		if d := time.Since(began); d < 3*interval {
+			f.Fatalf("closed after %v", d)
+		}
+	})
+	last, silent := began, time.Duration(0)
+	defer ws.wait()
+	defer func() {
+		if v := recover(); v != nil {
+			failure, lost := v.(workerFailure)
+			if !lost {
+				panic(v)
+			}
+			if silent = max(silent, time.Since(last)); silent < 2*interval {
+				t.Errorf("who pings: %s, silent for %v at most", failure, silent)
+				valid = true
+			}
+		}
+	}()
+	alive.failer = worker{}
+	beat := time.NewTicker(interval / 2)
+	defer beat.Stop()
+	for {
+		select {
+		case <-beat.C:
+		case <-gone:
+			alive.ping()
+			return true
+		}
+		silent = max(silent, time.Since(last))
+		last = time.Now()
+		alive.ping()
+	}
 }
 
 // A graceful stop tells everybody, answers what is in flight and returns when
@@ -61,6 +90,7 @@ func TestShutdownAnswersWhatIsInFlight(t *testing.T) {
 	onAll(t, func(t *testing.T, s setting) {
 		dir := t.TempDir()
 		b := s.start(t, Options{Loops: 2, Engine: s.open(t, dir)})
+		b.goodbye = time.Hour // nobody is cut off, however slow this is
 		b.topic("t", topic.Config{Partitions: 2})
 		const producers = 4
 		var busy, sent atomic.Int64
@@ -118,12 +148,8 @@ func TestShutdownAnswersWhatIsInFlight(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		began := time.Now()
 		if err := b.Shutdown(ctx); err != nil {
-			t.Fatalf("shutdown: %v", err)
-		}
-		if d := time.Since(began); d > goodbye {
-			t.Errorf("shutdown took %v although all left by themselves", d)
+			t.Fatalf("shutdown, although all leave by themselves: %v", err)
 		}
 		ws.wait()
 		if c, err := net.Dial("tcp", b.Addr().String()); err == nil {
@@ -153,11 +179,12 @@ func TestShutdownAnswersWhatIsInFlight(t *testing.T) {
 func TestShutdownDoesNotWaitForTheStubborn(t *testing.T) {
 	t.Parallel() // it waits
 	onEach(t, func(t *testing.T, s setting) {
-		for _, limit := range []time.Duration{300 * time.Millisecond, patience} {
+		for _, tt := range []struct{ goodbye, limit time.Duration }{{time.Hour, 300 * time.Millisecond}, {300 * time.Millisecond, patience}} {
 			b := s.start(t, Options{Loops: 2, Network: evloop.Options{
 				SendBufferBytes: smallSockets.SendBufferBytes,
 				CloseTimeout:    500 * time.Millisecond, // peers here do not read before the end
 			}})
+			b.goodbye = tt.goodbye
 			b.topic("t", topic.Config{Visibility: message.AckAccepted})
 			stuck := dial(t, b, 4<<10)
 			stuck.greet(&wire.Hello{})
@@ -169,16 +196,16 @@ func TestShutdownDoesNotWaitForTheStubborn(t *testing.T) {
 			}
 			p.drain()
 
-			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			ctx, cancel := context.WithTimeout(t.Context(), tt.limit)
 			began := time.Now()
 			err := b.Shutdown(ctx)
 			cancel()
 			took := time.Since(began)
-			if limit < goodbye {
-				if !errors.Is(err, context.DeadlineExceeded) || took > goodbye {
-					t.Errorf("with %v: %v after %v", limit, err, took)
+			if tt.limit < tt.goodbye {
+				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("with %v: %v after %v", tt.limit, err, took)
 				}
-			} else if err != nil || took < goodbye {
+			} else if err != nil || took < tt.goodbye {
 				t.Errorf("%v after %v", err, took)
 			}
 			var bye wire.GoAway

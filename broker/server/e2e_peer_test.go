@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long a test waits for what must happen; it is waited for in
 // full only by a test that fails.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 // setting is a pair of engines to test with.
 type setting struct{ events, store string }
@@ -84,14 +84,23 @@ type broker struct {
 	once   sync.Once
 }
 
-// Stats are the server's, with the turns included that are under way.
+// Stats are the server's, with the turns included that are under way: the counts
+// of loops, and those of their event loops, which tell them at the ends of turns.
 func (b *broker) Stats() Stats {
-	for _, l := range b.loops {
-		published := make(chan struct{})
-		l.call(func(l *loop) { l.publish(); close(published) })
-		select {
-		case <-published:
-		case <-b.stop: // the loops may have ended
+	for i, l := range b.loops {
+		turn := func() (ended uint64, ok bool) {
+			turns := make(chan uint64, 1)
+			l.call(func(l *loop) { l.publish(); turns <- b.ev.Loops()[i].Stats().Turns })
+			select {
+			case ended = <-turns:
+				return ended, true
+			case <-b.stop: // the loops may have ended
+				return 0, false
+			}
+		}
+		first, ok := turn()
+		for next := first; ok && next == first; {
+			next, ok = turn()
 		}
 	}
 	return b.Server.Stats()

@@ -41,7 +41,7 @@ func TestIdleBrokerGivesItsMemoryBack(t *testing.T) {
 		t.Fatalf("busy: %v", busy)
 	}
 	// A loop gives its receive chunk up on a tick of its own, in real time.
-	for end := time.Now().Add(10 * time.Second); ; {
+	for end := time.Now().Add(patience); ; {
 		if st := b.pool.Stats(); st.LiveBytes == st.KeptBytes || time.Now().After(end) {
 			break
 		}
@@ -80,7 +80,7 @@ func TestRecordsOfClosedConnectionsGoBack(t *testing.T) {
 		}
 		f.p.cut()
 		f.k.cut()
-		for end := time.Now().Add(10 * time.Second); records() > before; {
+		for end := time.Now().Add(patience); records() > before; {
 			if time.Now().After(end) {
 				t.Fatalf("records take %d bytes after the last connection, %d before the first", records(), before)
 			}

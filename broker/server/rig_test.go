@@ -234,7 +234,7 @@ func (r *rig) turn() {
 // frame returns the next frame sent to c; it waits for wakes if there is none.
 func (r *rig) frame(c evloop.Conn) (wire.Header, []byte) {
 	r.t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(patience)
 	for {
 		r.turn()
 		if b := r.out[c]; len(b) >= wire.HeaderBytes {

@@ -43,7 +43,7 @@ func TestConnectionsLeaveDescriptorsForFiles(t *testing.T) {
 	if _, err := p.accept(); err != errFull {
 		t.Fatalf("accepted beyond the share: %v", err)
 	}
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.SetReadDeadline(time.Now().Add(patience))
 	if _, err := c.Read(make([]byte, 1)); os.IsTimeout(err) || err == nil {
 		t.Fatalf("the refused connection was left open: %v", err)
 	}

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long a test waits for what must happen; it is never waited
 // for in full unless the test fails.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 // engines runs a test on each engine of this system.
 func engines(t *testing.T, f func(t *testing.T, engine string)) {
