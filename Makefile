@@ -80,6 +80,7 @@ lint: ## gofmt, vet, staticcheck, each module by itself, other systems, known vu
 	@for m in $(MODULES); do (cd $$m && GOWORK=off $(GO) build $(BUILD) -o /dev/null ./...); done
 	@for os in darwin windows; do (cd broker && GOWORK=off GOOS=$$os CGO_ENABLED=0 $(GO) vet ./...); done
 	@.ci/govulncheck
+	@PORTASK_CROSS=1 $(GO) test -count=1 -run TestNoFusedInstructions ./broker/compression/adaptive
 
 .PHONY: kills
 kills: ## kill the real server KILLS (20) times under load
@@ -106,6 +107,10 @@ gate: build ## counter budgets and ratios to the calibration kernel, against con
 .PHONY: selftest
 selftest: build ## loadgen against targets of known behaviour: every defect found and quantified
 	@bin/loadgen selftest --quiet || [ $$? = 3 ]
+
+.PHONY: profile
+profile: build ## take the profiles of profiles/ and both default.pgo anew
+	@bin/perflab profile
 
 .PHONY: nightly
 nightly: race ## all tests under the race detector, 200 kills, long fuzzing, self-test of loadgen, gate
