@@ -249,14 +249,18 @@ func explainedOf(e verdict.Entry) explained {
 	x := explained{Name: e.Bench.String(), Reason: e.Reason, Notes: e.Notes}
 	for _, f := range e.Top {
 		unit := cost
-		if f.Kind == "alloc" {
-			unit = func(b float64) string { return digits(b) + " B" }
+		if f.Kind != "cpu" {
+			unit = func(x float64) string { return digits(x) + " " + functionUnit(f.Kind) }
 		}
 		moved := "+" + unit(f.Head-f.Base)
 		if f.Head < f.Base {
 			moved = "−" + unit(f.Base-f.Head)
 		}
-		x.Top = append(x.Top, functionRow{Name: f.Name, Kind: f.Kind, Base: unit(f.Base), Head: unit(f.Head), Moved: moved, Sigmas: fmt.Sprintf("%.1f", f.Sigmas)})
+		row := functionRow{Name: f.Name, Kind: f.Kind, Base: unit(f.Base), Head: unit(f.Head), Moved: moved, Sigmas: fmt.Sprintf("%.1f", f.Sigmas)}
+		if f.Kind == "instructions" {
+			row.Sigmas = "counted"
+		}
+		x.Top = append(x.Top, row)
 	}
 	return x
 }

@@ -126,15 +126,27 @@ func explain(line func(string, ...any), e verdict.Entry) {
 
 // functionLine is "cpu of pkg.F: 120 -> 180 ns/op (+60 ns, 5.1 sigma)".
 func functionLine(f verdict.Function) string {
-	unit := "ns"
-	if f.Kind == "alloc" {
-		unit = "B"
+	unit := functionUnit(f.Kind)
+	sign, by := "+", f.Head-f.Base
+	if by < 0 {
+		sign, by = "-", -by
 	}
-	sign := "+"
-	if f.Head < f.Base {
-		sign = "-"
+	s := fmt.Sprintf("%s of %s: %s -> %s %s/op (%s%s", f.Kind, f.Name, digits(f.Base), digits(f.Head), unit, sign, digits(by))
+	if f.Kind == "instructions" { // counted, not sampled
+		return s + ")"
 	}
-	return fmt.Sprintf("%s of %s: %s -> %s %s/op (%s%s %s, %.1f sigma)", f.Kind, f.Name, digits(f.Base), digits(f.Head), unit, sign, digits(max(f.Head-f.Base, f.Base-f.Head)), unit, f.Sigmas)
+	return fmt.Sprintf("%s %s, %.1f sigma)", s, unit, f.Sigmas)
+}
+
+// functionUnit of a Function's kind, in text of its own.
+func functionUnit(kind string) string {
+	switch kind {
+	case "alloc":
+		return "B"
+	case "instructions":
+		return "Ir"
+	}
+	return "ns"
 }
 
 // skipped groups what was not compared by its reason.
@@ -166,4 +178,17 @@ func skipped(v *verdict.Verdict) []string {
 		out = append(out, fmt.Sprintf("not compared, %s: %s", r, strings.Join(n, ", ")))
 	}
 	return out
+}
+
+// Explanation prints all functions and notes of an explanation.
+func Explanation(w io.Writer, top []verdict.Function, notes []string) error {
+	var b strings.Builder
+	for _, f := range top {
+		fmt.Fprintf(&b, "  %s\n", functionLine(f))
+	}
+	for _, n := range notes {
+		fmt.Fprintf(&b, "  %s\n", n)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }

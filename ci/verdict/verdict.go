@@ -127,11 +127,13 @@ type Rules struct {
 	// Equivalence is the upper bound that passes a benchmark in the screen.
 	Equivalence float64 `json:"equivalence"`
 	// Suspicious is the effect that sends it to the confirmation.
-	Suspicious    float64 `json:"suspicious"`
-	ScreenAlpha   float64 `json:"screen_alpha"`
-	ConfirmAlpha  float64 `json:"confirm_alpha"` // one-sided, of the whole family, before Holm
-	ScreenLooks   []int   `json:"screen_looks"`  // rounds after which the screen looks
-	ConfirmLooks  []int   `json:"confirm_looks"` // fresh rounds after which the confirmation looks
+	Suspicious   float64 `json:"suspicious"`
+	ScreenAlpha  float64 `json:"screen_alpha"`
+	ConfirmAlpha float64 `json:"confirm_alpha"` // one-sided, of the whole family, before Holm
+	ScreenLooks  []int   `json:"screen_looks"`  // rounds after which the screen looks
+	ConfirmLooks []int   `json:"confirm_looks"` // fresh rounds after which the confirmation looks
+	// TopUpRounds are what the screen adds at most for what stays open. The
+	// confirmation adds as many as before its first look.
 	TopUpRounds   int     `json:"top_up_rounds"`
 	BudgetSeconds float64 `json:"budget_seconds"`
 }
@@ -211,8 +213,8 @@ type Entry struct {
 // Function is how the CPU time (or allocation) of one function moved.
 type Function struct {
 	Name string `json:"name"`
-	Kind string `json:"kind"` // "cpu", "alloc"
-	// Base and Head are per operation, in nanoseconds or bytes.
+	Kind string `json:"kind"` // "cpu", "alloc", "instructions"
+	// Base and Head are per operation, in nanoseconds, bytes or instructions.
 	Base float64 `json:"base"`
 	Head float64 `json:"head"`
 	// Sigmas is the difference in Poisson standard deviations.
