@@ -36,7 +36,7 @@ func Locate(root, name string) (sample.Bench, error) {
 		}
 		dir, rest = path.Join(dir, part), after
 	}
-	if b.Name == "" || strings.HasPrefix(dir, "..") || path.IsAbs(dir) {
+	if b.Name == "" || b.Name[0] == '/' || strings.HasPrefix(dir, "..") || path.IsAbs(dir) {
 		return b, fmt.Errorf("benchmark %q: want DIRECTORY.NAME, such as broker/wire.Encode", name)
 	}
 	dir = path.Clean(dir)
