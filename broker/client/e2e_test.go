@@ -101,7 +101,7 @@ func TestBroker(t *testing.T) {
 					t.Fatal(err)
 				}
 				for len(sent) > 0 {
-					b, err := k.Poll(within(t, 20*time.Second))
+					b, err := k.Poll(within(t, 30*time.Second))
 					if err != nil {
 						t.Fatalf("%d messages missing: %v", len(sent), err)
 					}

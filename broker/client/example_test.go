@@ -35,7 +35,7 @@ func broker() (addr string, stop func()) {
 func Example() {
 	addr, stop := broker() // or the address of yours
 	defer stop()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 
 	c, err := client.Dial(ctx, addr)
@@ -83,7 +83,7 @@ func Example() {
 func ExampleProducer_SendAsync() {
 	addr, stop := broker()
 	defer stop()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	c, err := client.Dial(ctx, addr)
 	if err != nil {
@@ -124,7 +124,7 @@ func ExampleProducer_SendAsync() {
 func ExampleConsumer_Poll() {
 	addr, stop := broker()
 	defer stop()
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond) // for ever, in an example
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	c, err := client.Dial(ctx, addr)
 	if err != nil {
@@ -139,6 +139,8 @@ func ExampleConsumer_Poll() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	ctx, stopReading := context.WithTimeout(ctx, 100*time.Millisecond) // for ever, in an example
+	defer stopReading()
 	for {
 		b, err := k.Poll(ctx)
 		if ctx.Err() != nil {
@@ -165,7 +167,7 @@ func ExampleConsumer_Poll() {
 func ExampleAdmin() {
 	addr, stop := broker()
 	defer stop()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	c, err := client.Dial(ctx, addr)
 	if err != nil {

@@ -55,7 +55,7 @@ func write(t *testing.T, file, text string) {
 // first changes may come before it is up.
 func until(t *testing.T, calls <-chan string, change func(n int)) {
 	t.Helper()
-	patience := time.After(20 * time.Second)
+	patience := time.After(30 * time.Second)
 	for n := 0; ; n++ {
 		change(n)
 		select {
@@ -76,7 +76,7 @@ func expect(t *testing.T, calls <-chan string, want string) {
 			if got == want {
 				return
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatalf("%q was not seen", want)
 		}
 	}

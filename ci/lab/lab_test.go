@@ -200,7 +200,7 @@ func TestCancelledContextKillsProcess(t *testing.T) {
 	cancel()
 	select {
 	case <-p.ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		p.kill()
 		t.Error("the process outlived its context")
 	}

@@ -37,7 +37,7 @@ func TestProduceInterrupted(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	g := &globals{server: s.Addr().String(), output: "table", timeout: 10 * time.Second}
+	g := &globals{server: s.Addr().String(), output: "table", timeout: patience}
 	c, err := g.dial(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +73,7 @@ func TestProduceInterrupted(t *testing.T) {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("an interrupted command: %v", err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the command still reads")
 	}
 }
