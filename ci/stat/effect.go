@@ -66,7 +66,7 @@ type way struct{ se, df float64 }
 // Effect is the mean over rounds, a logarithm, with what is known about its
 // error. Its bounds are the widest of: Student's t over rounds; t over the
 // means of rounds that share a layout, for each side, where there are at least
-// four layouts; and t with the standard error of the hierarchical bootstrap,
+// six layouts and twice as many rounds; and t with the standard error of the hierarchical bootstrap,
 // which draws rounds and within them pairs.
 type Effect struct {
 	Mean   float64
@@ -77,8 +77,8 @@ type Effect struct {
 }
 
 // minClusters is the least number of layouts to compute an error from. With
-// fewer, t's quantile makes every effect insignificant.
-const minClusters = 4
+// fewer, t's quantile is so great that nothing is ever settled.
+const minClusters = 6
 
 // NewEffect of the rounds; rounds without a value are left out. The seed
 // decides the bootstrap's draws.
@@ -111,8 +111,8 @@ func NewEffect(rounds []*Round, seed uint64) Effect {
 }
 
 // clustered is the error over the means of rounds that share cluster kind; not
-// ok if every round has its own (that is the error over rounds) or there are
-// too few.
+// ok if there are too few clusters, or if so few rounds share one that the error
+// over rounds tells as much with more degrees of freedom.
 func clustered(rounds []*Round, kind int) (way, bool) {
 	means := make(map[int][2]float64)
 	order := make([]int, 0, len(rounds))
@@ -127,7 +127,7 @@ func clustered(rounds []*Round, kind int) (way, bool) {
 		}
 		means[c] = [2]float64{m[0] + r.value, m[1] + 1}
 	}
-	if len(order) < minClusters || len(order) == len(rounds) {
+	if len(order) < minClusters || 2*len(order) > len(rounds) {
 		return way{}, false
 	}
 	x := make([]float64, len(order))
