@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/portask/portask/ci/sample"
@@ -88,7 +89,8 @@ type program struct {
 	key         programKey
 	tree        *tree
 	fingerprint string
-	layouts     map[int]string // file by layout
+	mu          sync.Mutex
+	layouts     map[int]string // file by layout, guarded by mu
 }
 
 func hashFile(name string) (string, error) {
@@ -106,8 +108,7 @@ func hashFile(name string) (string, error) {
 
 // newProgram links the first layout.
 func (s *Session) newProgram(ctx context.Context, side sample.Side, key programKey) (*program, error) {
-	s.programs++
-	file := filepath.Join(s.dir, fmt.Sprintf("program-%d-%s-%d", s.programs, side, firstLayout))
+	file := s.newFile(firstLayout)
 	p := &program{key: key, tree: s.tree(side, key), layouts: make(map[int]string)}
 	if err := p.tree.link(ctx, key, firstLayout, file); err != nil {
 		return nil, err
@@ -122,13 +123,14 @@ func (s *Session) newProgram(ctx context.Context, side sample.Side, key programK
 }
 
 // file returns the program with a layout, from this session, from the cache, or
-// linked now.
+// linked now. Any number of goroutines may call it.
 func (s *Session) file(ctx context.Context, p *program, layout int) (string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if f, ok := p.layouts[layout]; ok {
 		return f, nil
 	}
-	s.programs++
-	own := filepath.Join(s.dir, fmt.Sprintf("program-%d-%d", s.programs, layout))
+	own := s.newFile(layout)
 	cached := ""
 	if s.cache != "" {
 		cached = filepath.Join(s.cache, fmt.Sprintf("%s-%d", p.fingerprint[:32], layout))
@@ -148,6 +150,11 @@ func (s *Session) file(ctx context.Context, p *program, layout int) (string, err
 	}
 	p.layouts[layout] = own
 	return own, nil
+}
+
+// newFile is a name for a program of this session.
+func (s *Session) newFile(layout int) string {
+	return filepath.Join(s.dir, fmt.Sprintf("program-%d-%d", s.programs.Add(1), layout))
 }
 
 // linkOrCopy makes to another name of from, or a copy where it lies on another

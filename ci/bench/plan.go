@@ -26,8 +26,11 @@ type Plan struct {
 	// with slashes: a change that exists nowhere else. The repository is not
 	// touched.
 	HeadEdits map[string][]byte
-	// Suite is what is run. An empty one is every benchmark that both sides have.
-	Suite Suite
+	// Suite is what is run. An empty one is every benchmark of the repository that
+	// Match lets through, compared by Metric.
+	Suite  Suite
+	Match  string
+	Metric sample.Metric
 	// Seed draws orders and layouts; the same plan with the same seed makes the
 	// same choices.
 	Seed uint64
@@ -61,7 +64,7 @@ const (
 	DefaultSlice    = 10 * time.Millisecond
 	DefaultPairs    = 50
 	DefaultRoundMax = 3 * time.Second
-	DefaultLayouts  = 4
+	DefaultLayouts  = 8
 	DefaultStuck    = 60 * time.Second
 	// MinPairs is what a round has at least, however slow the benchmark.
 	MinPairs = 10
@@ -193,6 +196,9 @@ func (p *Plan) withDefaults() error {
 		return fmt.Errorf("plan: round is at most %v, must be 100ms to 10m", p.RoundMax)
 	case p.Stuck < time.Second || p.Stuck > time.Hour:
 		return fmt.Errorf("plan: stuck is %v, must be 1s to 1h", p.Stuck)
+	}
+	if err := checkPattern(p.Match); err != nil {
+		return fmt.Errorf("plan: %w", err)
 	}
 	for name := range p.HeadEdits {
 		if path.IsAbs(name) || path.Clean(name) != name || strings.HasPrefix(name, "../") {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/portask/portask/ci/sample"
@@ -59,13 +60,12 @@ func (s *Session) round(ctx context.Context, subject *Subject, stage sample.Stag
 	rng := s.random(subject, subject.rounds)
 	r := sample.Round{Index: subject.rounds, Stage: stage}
 	subject.rounds++
-	var files [2]string
-	for side := range files {
-		r.Seeds[side] = s.layout(rng, stage)
-		var err error
-		if files[side], err = s.file(ctx, pair[side], r.Seeds[side]); err != nil {
-			return r, err
-		}
+	for side := range r.Seeds {
+		r.Seeds[side] = s.layout(subject, r.Index, sample.Side(side), stage)
+	}
+	files, err := s.link(ctx, subject, r.Seeds)
+	if err != nil {
+		return r, err
 	}
 	before := s.readMachine()
 	var workers [2]*worker
@@ -163,14 +163,39 @@ func balanced(rng *rand.Rand, n int) []bool {
 	return out
 }
 
-// layout draws the seed of a link layout. The confirmation has a range of its
-// own, so that an unlucky layout of the screen cannot confirm itself.
-func (s *Session) layout(rng *rand.Rand, stage sample.Stage) int {
-	k := s.plan.Layouts
+// layout of a side in a round: each of the stage's layouts comes once before
+// any comes again, in an order of the subject's and the side's own, and the
+// head's moves on against the base's. The confirmation has layouts of its own,
+// so that an unlucky one of the screen cannot confirm itself.
+func (s *Session) layout(subject *Subject, round int, side sample.Side, stage sample.Stage) int {
+	first, k := firstLayout, s.plan.Layouts
 	if stage == sample.Confirm {
-		return firstLayout + k + rng.IntN(2*k)
+		first, k = firstLayout+k, 2*k
 	}
-	return firstLayout + rng.IntN(k)
+	order := s.random(subject, -1-int(side)).Perm(k)
+	if side == sample.Head {
+		round += round / k
+	}
+	return first + order[round%k]
+}
+
+// link makes the programs of a round, both at once.
+func (s *Session) link(ctx context.Context, subject *Subject, layouts [2]int) (files [2]string, err error) {
+	var errs [2]error
+	var wait sync.WaitGroup
+	pair := s.byKey[subject.key]
+	same := pair[0].fingerprint == pair[1].fingerprint && layouts[0] == layouts[1]
+	for side := range files {
+		if same && side == 1 {
+			break // two at once would link the same twice; the second finds it
+		}
+		wait.Go(func() { files[side], errs[side] = s.file(ctx, pair[side], layouts[side]) })
+	}
+	wait.Wait()
+	if same && errs[0] == nil {
+		files[1], errs[1] = s.file(ctx, pair[1], layouts[1])
+	}
+	return files, errors.Join(errs[:]...)
 }
 
 // pairs is how many fit into a round.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/portask/portask/broker/sysmetrics"
@@ -31,7 +33,7 @@ type Session struct {
 	subjects   []*Subject
 	problems   []Problem
 	byKey      map[programKey]*[2]*program
-	programs   int // linked files, for their names
+	programs   atomic.Int64 // linked files, for their names
 	host       *sysmetrics.Reader
 	running    map[*worker]struct{}
 	closed     bool
@@ -306,7 +308,11 @@ func (s *Session) findSubjects(ctx context.Context, progress func(string)) error
 			}
 			slices.SortFunc(keys, func(a, b programKey) int { return strings.Compare(a.dir, b.dir) })
 			for _, key := range keys {
-				entries = append(entries, Entry{Module: key.module, Package: key.dir})
+				e := Entry{Module: key.module, Package: key.dir, Match: s.plan.Match, Metric: s.plan.Metric}
+				// A package without a function that may match is not built.
+				if slices.ContainsFunc(slices.Collect(maps.Keys(found[sample.Head][key].functions)), e.mayMatch) {
+					entries = append(entries, e)
+				}
 			}
 		}
 	}
@@ -338,7 +344,7 @@ func (s *Session) findSubjects(ctx context.Context, progress func(string)) error
 		if pair == nil || pair[sample.Head] == nil {
 			continue
 		}
-		if len(names[sample.Head]) == 0 {
+		if len(names[sample.Head]) == 0 && len(s.plan.Suite.Entries) > 0 {
 			s.problem(progress, Problem{Side: sample.Head, Module: e.Module, Package: e.Package, Err: fmt.Errorf("no benchmark matches %q", e.Match)})
 		}
 		for _, name := range names[sample.Head] {
