@@ -32,6 +32,7 @@ var commands []command
 
 func main() {
 	commands = []command{
+		{"run", "benchmarks of two revisions in turns: raw samples and estimates, no verdict", runRun},
 		{"counters", "allocations per batch, counted by the broker's benchmarks", runCounters},
 		{"ratios", "throughput, CPU and system calls beside the calibration kernel's", runRatios},
 		{"conns", "memory of idle subscribed connections", runConns},
