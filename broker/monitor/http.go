@@ -48,11 +48,12 @@ func (m *Monitor) server() *http.Server {
 	})
 	mux.HandleFunc("GET /readyz", m.readyz)
 	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, m.Report()) })
+	mux.HandleFunc("GET /debug/compression", m.debugCompression)
 	if !m.opts.NoProfiling {
 		m.profiles.handle(mux)
 	}
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
-		refuse(w, fault.New(fault.NotFound, "admin request").WithField("path").WithDetail("there are /metrics, /healthz, /readyz, /stats and /debug/pprof/"))
+		refuse(w, fault.New(fault.NotFound, "admin request").WithField("path").WithDetail("there are /metrics, /healthz, /readyz, /stats, /debug/compression and /debug/pprof/"))
 	})
 	return &http.Server{
 		Handler: m.guard(mux), ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,

@@ -145,6 +145,12 @@ var (
 	dTopicFailed = brokerDescs.desc("topic_failed_partitions", "Partitions of a topic that take no more batches.", "topic")
 	dTopicLag    = brokerDescs.desc("topic_durable_lag", "Messages of a topic that are stored and not yet durable.", "topic")
 
+	dChosen    = brokerDescs.desc("adaptive_batches_total", "Batches for which adaptive producers of a topic chose an algorithm and level, as they reported; none are those sent as they are without an attempt.", "topic", "compression", "level")
+	dChosenIn  = brokerDescs.desc("adaptive_in_bytes_total", "Bytes of those batches' bodies, uncompressed.", "topic", "compression", "level")
+	dChosenOut = brokerDescs.desc("adaptive_out_bytes_total", "Bytes of those batches' bodies, as sent.", "topic", "compression", "level")
+	dDiscarded = brokerDescs.desc("adaptive_discarded_total", "Of those batches, the ones that were sent as they were because compressing saved too little.", "topic", "compression", "level")
+	dSwitches  = brokerDescs.desc("adaptive_switches_total", "Changes of the algorithm or level in use, by adaptive producers of a topic.", "topic")
+
 	dPartStart  = brokerDescs.desc("partition_log_start_offset", "Oldest offset of a partition.", "topic", "partition")
 	dPartHWM    = brokerDescs.desc("partition_high_water_mark", "End, exclusive, of what consumers of a partition may read.", "topic", "partition")
 	dPartEnd    = brokerDescs.desc("partition_log_end_offset", "Offset that follows the last message stored in a partition.", "topic", "partition")
@@ -347,6 +353,11 @@ func (e emitter) storage(s *server.Server, l *ledger) {
 			e.gauge(dPartFailed, number(m.Failed), labels...)
 		}
 	}
+	own := make(map[string]bool, len(f.topics))
+	for i := range f.topics {
+		own[f.topics[i].topic.Name] = f.topics[i].own
+	}
+	e.choices(s, own)
 	if f.otherTopics > 0 || f.other != (sums{}) {
 		e.topic(otherTopics, &f.other, &f.otherNow)
 	}

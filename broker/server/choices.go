@@ -68,6 +68,7 @@ type choices struct {
 	mu     sync.Mutex
 	open   map[chooserKey]*chooser // guarded by mu, as all below
 	topics map[*topic.Topic]*chosen
+	gone   chosen // sums of deleted topics
 }
 
 // chooserKey names a producer of a loop.
@@ -170,15 +171,10 @@ func (t *chosen) add(q *chooser, m *wire.Report) {
 		if a.Batches == 0 {
 			continue
 		}
-		j := slices.IndexFunc(t.arms, func(b ChosenArm) bool { return b.Algorithm == a.Algorithm && b.Level == a.Level })
-		if j < 0 {
-			if len(t.arms) >= wire.MaxArms {
-				continue
-			}
-			t.arms = append(t.arms, ChosenArm{Algorithm: a.Algorithm, Level: a.Level})
-			j = len(t.arms) - 1
+		s := t.arm(a.Algorithm, a.Level)
+		if s == nil {
+			continue
 		}
-		s := &t.arms[j]
 		s.Batches += more(was.Batches, a.Batches)
 		s.In += more(was.In, a.In)
 		s.Out += more(was.Out, a.Out)
@@ -206,6 +202,30 @@ func (t *chosen) add(q *chooser, m *wire.Report) {
 	}
 }
 
+// sum adds the counts of c.
+func (t *chosen) sum(c *chosen) {
+	t.batches += c.batches
+	t.switches += c.switches
+	for _, a := range c.arms {
+		if s := t.arm(a.Algorithm, a.Level); s != nil {
+			s.Batches, s.In, s.Out, s.Discarded, s.EncodeNs = s.Batches+a.Batches, s.In+a.In, s.Out+a.Out, s.Discarded+a.Discarded, s.EncodeNs+a.EncodeNs
+		}
+	}
+}
+
+// arm is the sum of one arm, made if it is new; nil if there are too many.
+func (t *chosen) arm(a message.Algorithm, level uint8) *ChosenArm {
+	j := slices.IndexFunc(t.arms, func(b ChosenArm) bool { return b.Algorithm == a && b.Level == level })
+	if j < 0 {
+		if len(t.arms) >= wire.MaxArms {
+			return nil
+		}
+		t.arms = append(t.arms, ChosenArm{Algorithm: a, Level: level})
+		j = len(t.arms) - 1
+	}
+	return &t.arms[j]
+}
+
 func chooserName(k chooserKey) string {
 	const digits = "0123456789abcdef"
 	b := []byte{'p', digits[k.loop>>4&15], digits[k.loop&15], '-', 0, 0, 0, 0, 0, 0, 0, 0}
@@ -230,8 +250,9 @@ func (x *choices) forget(k chooserKey, t *topic.Topic) {
 func (x *choices) sweep(known func(*topic.Topic) bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for t := range x.topics {
+	for t, c := range x.topics {
 		if !known(t) {
+			x.gone.sum(c)
 			delete(x.topics, t)
 		}
 	}
@@ -243,7 +264,8 @@ func (x *choices) sweep(known func(*topic.Topic) bool) {
 }
 
 // Choices are what producers reported, by topic, in the order of the names. name,
-// unless empty, is the only topic asked for.
+// unless empty, is the only topic asked for; with all of them come the sums of
+// topics that were deleted, without a name.
 func (s *Server) Choices(name string) []Choices {
 	x := &s.choices
 	x.mu.Lock()
@@ -257,6 +279,9 @@ func (s *Server) Choices(name string) []Choices {
 		at[t] = len(all)
 		all = append(all, Choices{Topic: t.Name, Others: c.others, Batches: c.batches, Switches: c.switches,
 			Arms: slices.Clone(c.arms), Recent: slices.Clone(c.recent)})
+	}
+	if name == "" && x.gone.batches > 0 {
+		all = append(all, Choices{Batches: x.gone.batches, Switches: x.gone.switches, Arms: slices.Clone(x.gone.arms)})
 	}
 	for _, q := range x.open {
 		i, ok := at[q.t]

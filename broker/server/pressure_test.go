@@ -184,7 +184,7 @@ func TestReports(t *testing.T) {
 		t.Errorf("%+v of a topic that is not there", got)
 	}
 	r.s.choices.sweep(func(*topic.Topic) bool { return false })
-	if got := r.s.Choices(""); got != nil {
+	if got := r.s.Choices(""); len(got) != 1 || got[0].Topic != "" || got[0].Batches != 8000 || len(got[0].Arms) != 2 {
 		t.Errorf("%+v after the topic went", got)
 	}
 }

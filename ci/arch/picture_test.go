@@ -38,7 +38,7 @@ const picture = `
 
 	broker/server/evloop:         broker/mempool broker/fault
 	broker/server:                broker/server/evloop broker/topic broker/partition broker/storage broker/bus broker/mempool broker/monitor/latency broker/wire broker/compression broker/message broker/fault
-	broker/monitor:               broker/server broker/server/evloop broker/topic broker/partition broker/storage broker/mempool broker/monitor/latency broker/sysmetrics broker/message broker/fault
+	broker/monitor:               broker/server broker/server/evloop broker/topic broker/partition broker/storage broker/mempool broker/monitor/latency broker/sysmetrics broker/compression broker/compression/adaptive broker/wire broker/message broker/fault
 	broker/monitor/top:           broker/monitor
 
 	broker/client:                broker/wire broker/compression broker/compression/adaptive broker/sysmetrics broker/serialization broker/mempool broker/message broker/message/id broker/fault

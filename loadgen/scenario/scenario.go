@@ -83,7 +83,7 @@ type Producers struct {
 	Batch int // bytes
 	// Linger is how long a batch may wait to fill, -1 the client's default.
 	Linger      time.Duration
-	Compression string // never, always:zstd, threshold:zstd, auto
+	Compression string // never, always:zstd, threshold:zstd, adaptive, auto
 	Codec       string // raw, cbor, json, msgpack
 	// InFlight messages a producer, closed loop.
 	InFlight int
@@ -274,7 +274,7 @@ func (s *Scenario) Hash() string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// parseCompression reads "never", "auto", "threshold" or "always:lz4".
+// parseCompression reads "never", "auto", "adaptive", "threshold" or "always:lz4".
 func parseCompression(s string) (driver.Compression, error) {
 	if s == "auto" {
 		return driver.Compression{Auto: true}, nil

@@ -107,7 +107,7 @@ func (p *Producers) table(s *Scenario) []entry {
 		{name: "ack", doc: "What an acknowledgement means.", v: oneOf{&p.Ack, []string{"none", "accepted", "durable"}}},
 		{name: "batch", doc: "Size at which a batch is sent.", v: sizeValue{&p.Batch, 1, 32 << 20}},
 		{name: "linger", doc: "How long a batch may wait to fill.", v: durationValue{at: &p.Linger, max: 10 * time.Second, auto: "client"}},
-		{name: "compression", doc: "When batches are compressed (never, always, threshold: where it pays) and how (threshold:zstd); auto leaves it to the deployment, whose advice the client follows.", v: parsed{&p.Compression, func(s string) error { _, err := parseCompression(s); return err }, "never, always:<algorithm>, threshold:<algorithm> or auto; " + strings.Join(algorithms(), ", ")}},
+		{name: "compression", doc: "When batches are compressed (never, always, threshold: where it pays) and how (threshold:zstd); adaptive has the client choose both for each batch; auto leaves it to the deployment, whose advice the client follows.", v: parsed{&p.Compression, func(s string) error { _, err := parseCompression(s); return err }, "never, always:<algorithm>, threshold:<algorithm>, adaptive or auto; " + strings.Join(algorithms(), ", ")}},
 		{name: "codec", doc: "How values are encoded: raw bytes, or a document with the fields of the header and the body, encoded by the broker's serialization and verified after decoding.", v: oneOf{&p.Codec, codecs()}},
 		{name: "in_flight", doc: "Messages of each producer that may be unanswered.", v: intValue{&p.InFlight, 1, 1 << 20}, only: func() bool { return s.Loop == ClosedLoop }, when: "loop closed"},
 		{name: "buffer", doc: "What each producer may hold before it makes the generator wait; 0: the client's default.", v: sizeValue{&p.Buffer, 0, 1 << 30}},
@@ -275,12 +275,15 @@ func parsePolicy(s string, p compression.Policy) (driver.Compression, error) {
 	strategy, algorithm, named := strings.Cut(s, ":")
 	var err error
 	if p.Strategy, err = compression.ParseStrategy(strategy); err != nil {
-		return driver.Compression{}, fmt.Errorf("%s: want never, always, threshold (with an algorithm: threshold:zstd) or auto", document.Quoted(s))
+		return driver.Compression{}, fmt.Errorf("%s: want never, always, threshold (with an algorithm: threshold:zstd), adaptive or auto", document.Quoted(s))
 	}
 	if named {
-		if p.Algorithm, err = message.ParseAlgorithm(algorithm); err != nil || p.Strategy == compression.Never {
+		if p.Algorithm, err = message.ParseAlgorithm(algorithm); err != nil || p.Strategy == compression.Never || p.Strategy == compression.Adaptive {
 			return driver.Compression{}, fmt.Errorf("%s: want one of the algorithms %s", document.Quoted(s), strings.Join(algorithms(), ", "))
 		}
+	}
+	if p.Strategy == compression.Adaptive {
+		p = compression.Policy{Strategy: compression.Adaptive}
 	}
 	return driver.Compression{Policy: p}, nil
 }

@@ -16,12 +16,12 @@ func newCompress(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "compress",
 		Short: "What compression does to your data; dictionaries",
-		Long: `What each algorithm costs and saves on your own data, and dictionaries of zstd for batches that stay small. Nothing
-here needs a broker.`,
+		Long: `What each algorithm costs and saves on your own data, and dictionaries of zstd for batches that stay small. But for
+explain, nothing here needs a broker.`,
 		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newCompressBench(g), newCompressTrain(g), newCompressInspect(g))
+	cmd.AddCommand(newCompressBench(g), newCompressTrain(g), newCompressInspect(g), newCompressExplain(g))
 	return cmd
 }
 

@@ -33,6 +33,9 @@ type produceFlags struct {
 	trace     bool
 	expire    time.Duration
 	mediaType string
+	artefact  string
+	decisions string
+	explain   bool
 
 	encoding message.Encoding    // of --codec
 	source   serialization.Codec // of --messages
@@ -76,8 +79,11 @@ ids and times are kept, offsets are not.
 	f.DurationVar(&o.expire, "expire", 0, "messages are worth nothing any more after this long, rounded up to a second")
 	f.IntVar(&o.partition, "partition", -1, "partition; chosen by key, or in turn, if not given")
 	f.StringVar(&o.ack, "ack", "durable", "none, accepted or durable")
-	f.StringVar(&o.algorithm, "compression", "auto", "none, gzip, snappy, lz4, zstd or brotli; auto is what the topic or the broker is configured for")
-	f.StringVar(&o.strategy, "compress", "threshold", "when to use --compression: always, never, or threshold: batches from 1 KiB, if it saves something")
+	f.StringVar(&o.algorithm, "compression", "auto", "none, gzip, snappy, lz4, zstd or brotli; adaptive chooses for each batch; auto is what the topic or the broker is configured for")
+	f.StringVar(&o.strategy, "compress", "threshold", "when to use --compression: always, never, or threshold: batches from 1 KiB, if it saves something; it means nothing with adaptive")
+	f.BoolVar(&o.explain, "explain", false, "say at the end, on standard error, what adaptive compression chose and why")
+	f.StringVar(&o.decisions, "decision-log", "", "record what adaptive compression decides to this file, for perflab policy replay")
+	f.StringVar(&o.artefact, "artefact", "", "file with the policy of adaptive compression, as perflab policy train writes it, instead of the built-in one")
 	f.StringVar(&o.codec, "codec", "raw", "how values are encoded: "+codecNames+", or auto, what the topic or the broker is configured for; but for raw, the input is JSON")
 	f.BoolVar(&o.ids, "id", false, "give every message that has none an identifier, a ULID")
 	f.BoolVar(&o.values, "values", false, "the input is a stream of JSON values, not lines; with --codec")
@@ -104,12 +110,13 @@ func (o *produceFlags) options() (opts []client.ProducerOption, headers message.
 		return nil, nil, usagef("--ack %q: want none, accepted or durable", o.ack)
 	}
 	policy := compression.DefaultPolicy()
-	if o.algorithm != "auto" {
+	chooses := o.algorithm == compression.Adaptive.String()
+	if o.algorithm != "auto" && !chooses {
 		if policy.Algorithm, err = message.ParseAlgorithm(o.algorithm); err != nil {
-			return nil, nil, usagef("--compression %q: want auto, none, gzip, snappy, lz4, zstd or brotli", o.algorithm)
+			return nil, nil, usagef("--compression %q: want auto, adaptive, none, gzip, snappy, lz4, zstd or brotli", o.algorithm)
 		}
 	}
-	if policy.Strategy, err = compression.ParseStrategy(o.strategy); err != nil {
+	if policy.Strategy, err = compression.ParseStrategy(o.strategy); err != nil || policy.Strategy == compression.Adaptive {
 		return nil, nil, usagef("--compress %q: want always, threshold or never", o.strategy)
 	}
 	if o.algorithm == "auto" && policy.Strategy == compression.Always {
@@ -117,6 +124,9 @@ func (o *produceFlags) options() (opts []client.ProducerOption, headers message.
 	}
 	if policy.Algorithm == message.None {
 		policy.Strategy = compression.Never
+	}
+	if chooses {
+		policy = compression.Policy{Strategy: compression.Adaptive}
 	}
 	if headers, err = parseHeaders(o.headers); err != nil {
 		return nil, nil, err
@@ -149,7 +159,7 @@ type produceReport struct {
 	AnsweredMs float64 `json:"answered_ms,omitempty"`
 }
 
-func produce(ctx context.Context, g *globals, o *produceFlags, topic string, files []string, stdin io.Reader, stdout, stderr io.Writer) error {
+func produce(ctx context.Context, g *globals, o *produceFlags, topic string, files []string, stdin io.Reader, stdout, stderr io.Writer) (err error) {
 	opts, headers, err := o.options()
 	if err != nil {
 		return err
@@ -174,8 +184,17 @@ func produce(ctx context.Context, g *globals, o *produceFlags, topic string, fil
 	opts = append(opts, client.WithDeliveryTimeout(max(client.DefaultDeliveryTimeout, g.timeout)))
 	in := &input{files: files, stdin: stdin, whole: o.whole, separator: separator, maxBytes: message.DefaultLimits().MessageBytes}
 	var report produceReport
+	dial, done, err := o.policy(stderr)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if derr := done(); err == nil {
+			err = derr
+		}
+	}()
 	err = g.watch(ctx, "produce "+topic, stderr, func(ctx context.Context, w *waiting) error {
-		c, err := g.dial(ctx)
+		c, err := g.dial(ctx, dial...)
 		if err != nil {
 			return err
 		}
@@ -191,6 +210,9 @@ func produce(ctx context.Context, g *globals, o *produceFlags, topic string, fil
 			return waitState{what: p.Waiting(), done: s.Acknowledged + s.Failed, limit: true}
 		})
 		report, err = send(ctx, p, o, in, headers)
+		if o.explain {
+			o.say(p, stderr)
+		}
 		return err
 	})
 	if err != nil {

@@ -98,10 +98,10 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 }
 
 // dial connects within --timeout.
-func (g *globals) dial(ctx context.Context) (*client.Client, error) {
+func (g *globals) dial(ctx context.Context, opts ...client.Option) (*client.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, g.timeout)
 	defer cancel()
-	return client.Dial(ctx, g.server, client.WithName("portask-cli"))
+	return client.Dial(ctx, g.server, append(opts, client.WithName("portask-cli"))...)
 }
 
 // within is ctx bounded by --timeout.

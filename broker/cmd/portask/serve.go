@@ -114,6 +114,7 @@ func serve(ctx context.Context, l *launch, stdout, stderr io.Writer) (err error)
 		}
 	}()
 	o.server.Engine, o.server.Logger, o.server.Version, o.server.Measure = engine, log, versionText(), mon != nil
+	o.server.Load = o.machineLoad(log)
 	s, err := server.New(o.server)
 	if err != nil {
 		return err

@@ -207,6 +207,8 @@ func (o *brokerOptions) schema() *config.Schema {
 				Doc: "What producers are advised whose program and topic say nothing: they follow from their next batch on. Must be accepted."},
 			{Name: "level", Field: "compression_level", Live: true, Value: config.OneOf(&s.CompressionLevel, named([]compression.Level{compression.LevelFastest, compression.LevelBalanced, compression.LevelSmallest})...),
 				Doc: "The level that goes with it, and with a topic's own algorithm where the topic names no level."},
+			{Name: "strategy", Field: "compression_strategy", Live: true, Value: config.OneOf(&s.CompressionStrategy, strategies()...),
+				Doc: "When they compress, where their topic names no strategy: always keeps any gain, threshold tries what is worth trying, never leaves all as it is. With adaptive each producer chooses algorithm and level of each batch by what they cost and bring at present, among what is accepted; clients that cannot use compression.default. See docs/adaptive.md."},
 		}},
 		config.Area{Name: "serialization", Doc: "Producers encode; the broker stores what it gets.", Keys: []config.Key{
 			{Name: "accept", Live: true, Value: config.Several(&s.Encodings, named(s.Encodings)...),
@@ -223,6 +225,14 @@ func (o *brokerOptions) schema() *config.Schema {
 				Doc: "Lines of key=value, or of JSON."},
 		}},
 	)
+}
+
+// strategies are the words of compression.strategy.
+func strategies() (words []config.Word[wire.Choice[compression.Strategy]]) {
+	for _, s := range []compression.Strategy{compression.Never, compression.Always, compression.Threshold, compression.Adaptive} {
+		words = append(words, config.Is(s.String(), wire.Choose(s)))
+	}
+	return words
 }
 
 // named makes the words of values that name themselves.

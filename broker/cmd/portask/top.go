@@ -90,18 +90,9 @@ func (o *topFlags) view(g *globals) (*top.View, error) {
 			return nil, usagef("--size %q: want columns and lines, from %dx%d to 1000x1000", o.size, top.WidthMin, top.HeightMin)
 		}
 	}
-	if o.admin == "" {
-		host, port, err := net.SplitHostPort(g.server)
-		n, nerr := strconv.Atoi(port)
-		if err != nil || nerr != nil || n < 1 || n >= 1<<16-1 {
-			return nil, usagef("--server %q: want host:port, or name the admin listener by --admin", g.server)
-		}
-		o.admin = net.JoinHostPort(host, strconv.Itoa(n+1))
-	}
-	if _, _, err := net.SplitHostPort(o.admin); err != nil {
-		return nil, usagef("--admin %q: want host:port", o.admin)
-	}
-	return v, nil
+	var err error
+	o.admin, err = adminAddress(g, o.admin)
+	return v, err
 }
 
 // speaksUnicode reports whether the locale says anything against it (POSIX, 8.2:

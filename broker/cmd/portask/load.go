@@ -1,0 +1,35 @@
+package main
+
+import (
+	"log/slog"
+	"math"
+
+	"github.com/portask/portask/broker/sysmetrics"
+	"github.com/portask/portask/broker/wire"
+)
+
+// machineLoad reads how busy this machine is, for producers that want to know; see
+// server.Options.Load. It is nil where the system tells nothing.
+func (o *brokerOptions) machineLoad(log *slog.Logger) func() wire.Load {
+	path := o.data
+	if o.engine != engineDisk {
+		path = ""
+	}
+	r, err := sysmetrics.NewLoadReader(path)
+	if err != nil {
+		log.Warn("producers are not told how busy the broker is", "err", err)
+		return nil
+	}
+	return func() wire.Load {
+		l := r.Read()
+		return wire.Load{CPU: percent(l.CPU), Memory: percent(l.Memory), Disk: percent(l.Disk), Link: percent(l.Link)}
+	}
+}
+
+// percent is a share in percent, unknown if it is no number.
+func percent(share float64) uint8 {
+	if math.IsNaN(share) {
+		return wire.LoadUnknown
+	}
+	return uint8(math.Round(100 * min(max(share, 0), 1)))
+}
