@@ -148,14 +148,16 @@ func (l *Lab) createTopic(ctx context.Context, addr, visibility string, more ...
 // pair is the two clients of a round.
 type pair struct{ producer, consumer *client }
 
-func (l *Lab) clients(ctx context.Context, v Variant, addr, dir string, o Load) (*pair, error) {
+// clients starts both; produce are more flags of the producer.
+func (l *Lab) clients(ctx context.Context, v Variant, addr, dir string, o Load, produce ...string) (*pair, error) {
 	common := []string{"--target", v.Name, "--addr", addr, "--topic", topic, "--ack", v.Ack, "--progress", filepath.Join(dir, "progress")}
 	consumer, err := startClient(ctx, "consumer", l.Loadgen, append([]string{"lean", "consume"}, common...))
 	if err != nil {
 		return nil, err
 	}
-	producer, err := startClient(ctx, "producer", l.Loadgen, append([]string{"lean", "produce",
-		"--batch", strconv.Itoa(o.BatchMessages), "--size", strconv.Itoa(o.MessageBytes), "--window", strconv.Itoa(o.WindowBytes)}, common...))
+	args := append([]string{"lean", "produce", "--batch", strconv.Itoa(o.BatchMessages), "--size", strconv.Itoa(o.MessageBytes),
+		"--window", strconv.Itoa(o.WindowBytes)}, common...)
+	producer, err := startClient(ctx, "producer", l.Loadgen, append(args, produce...))
 	if err != nil {
 		consumer.close()
 		return nil, err

@@ -35,6 +35,8 @@ func main() {
 		{"run", "benchmarks of two revisions in turns: raw samples and estimates, no verdict", runRun},
 		{"counters", "allocations per batch, counted by the broker's benchmarks", runCounters},
 		{"ratios", "throughput, CPU and system calls beside the calibration kernel's", runRatios},
+		{"objectives", "everything that configs/slo.yaml bounds, judged; ends with what is not met", runObjectives},
+		{"yardstick", "figures of the kernels that run inside a process", runYardstick},
 		{"conns", "memory of idle subscribed connections", runConns},
 		{"start", "time to start on existing data", runStart},
 		{"monitor", "what monitoring costs the broker", runMonitor},

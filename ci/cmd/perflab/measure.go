@@ -8,7 +8,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/portask/portask/ci/internal/counters"
 	"github.com/portask/portask/ci/internal/slo"
 	"github.com/portask/portask/ci/lab"
 )
@@ -158,32 +157,4 @@ func runStart(ctx context.Context, args []string) error {
 		return err
 	}
 	return report.Err(lab.Start1GiB)
-}
-
-func runCounters(ctx context.Context, args []string) error {
-	fs := flags("counters")
-	var c common
-	c.register(fs)
-	root := fs.String("root", ".", "directory of the repository")
-	if err := fs.Parse(args); err != nil {
-		return err
-	}
-	f, err := slo.Load(c.slo)
-	if err != nil {
-		return err
-	}
-	values, err := counters.Measure(ctx, *root, counters.Budgets, os.Stdout)
-	if err != nil {
-		return err
-	}
-	report := slo.NewReport(f, os.Stdout)
-	var required []string
-	for _, v := range values {
-		report.Count(v.Objective, v.Value)
-		required = append(required, v.Objective)
-	}
-	if err := c.store("counters", values, nil); err != nil {
-		return err
-	}
-	return report.Err(required...)
 }
