@@ -4,21 +4,51 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
+
+	"golang.org/x/perf/benchfmt"
 )
 
 // benchstatModule has the stock tool; the version is the one this program was
 // built with.
 const benchstatModule = "golang.org/x/perf"
 
+// comparedKeys are those keys of a raw file in which samples of one table must agree;
+// the role makes the columns, and all others (round, layout, load, what
+// disturbed it) are what samples differ in.
+var comparedKeys = map[string]bool{"goos": true, "goarch": true, "cpu": true, "pkg": true, "role": true}
+
 // columns are how the stock tool is asked to read a raw file: base beside head,
 // rounds as samples.
-func columns(raw string) []string {
-	return []string{"-col", "role@(base head)", "-ignore", "round,stage,layout,order,steal,load,pressure,dropped,interference,seed", raw}
+func columns(raw string) ([]string, error) {
+	f, err := os.Open(raw)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	keys := map[string]bool{}
+	reader := benchfmt.NewReader(f, filepath.Base(raw))
+	for reader.Scan() {
+		if rec, ok := reader.Result().(*benchfmt.Result); ok {
+			for _, c := range rec.Config {
+				if c.File && !comparedKeys[c.Key] {
+					keys[c.Key] = true
+				}
+			}
+		}
+	}
+	args := []string{"-col", "role@(base head)"}
+	if len(keys) > 0 {
+		args = append(args, "-ignore", strings.Join(slices.Sorted(maps.Keys(keys)), ","))
+	}
+	return append(args, raw), reader.Err()
 }
 
 // Benchstat returns what the stock benchstat prints of a raw file, or one line
@@ -27,6 +57,10 @@ func columns(raw string) []string {
 // this program was built with.
 func Benchstat(ctx context.Context, raw string) string {
 	raw, err := filepath.Abs(raw)
+	if err != nil {
+		return fmt.Sprintf("benchstat: %v\n", err)
+	}
+	args, err := columns(raw)
 	if err != nil {
 		return fmt.Sprintf("benchstat: %v\n", err)
 	}
@@ -41,7 +75,7 @@ func Benchstat(ctx context.Context, raw string) string {
 	} else {
 		command = []string{"go", "run", benchstatModule + "/cmd/benchstat@" + perfVersion()}
 	}
-	cmd := exec.CommandContext(ctx, command[0], append(command[1:], columns(raw)...)...)
+	cmd := exec.CommandContext(ctx, command[0], append(command[1:], args...)...)
 	cmd.Dir = dir
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

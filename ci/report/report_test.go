@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"encoding/xml"
 	"flag"
+	"fmt"
 	"io"
 	"math"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/portask/portask/ci/arch"
 	"github.com/portask/portask/ci/sample"
 	"github.com/portask/portask/ci/verdict"
 )
@@ -199,5 +202,40 @@ func TestMiddleKeepsBothEnds(t *testing.T) {
 	s := middle("broker/compression.Compress/algorithm=zstd/size=64KiB", 30)
 	if len([]rune(s)) != 30 || !strings.HasPrefix(s, "broker/comp") || !strings.HasSuffix(s, "size=64KiB") {
 		t.Errorf("%q", s)
+	}
+}
+
+// The stock tool puts both sides into one table, whatever else differs between
+// rounds.
+func TestBenchstatSeesBothSidesAsOneTable(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("Unit cpu-ns/op better=lower\ngoos: linux\ncpu: CPU X\npkg: ./wire\n")
+	for round := range 8 {
+		for _, role := range []string{"base", "head"} {
+			v := 100 + round%3
+			if role == "head" {
+				v = 2 * v
+			}
+			fmt.Fprintf(&b, "role: %s\ncommit: %s\nround: %d\nlayout: %d\nload1: 1.%d\nBenchmarkEncode-1 1000 %d ns/op %d cpu-ns/op\n", role, role, round, 3*round, round, v, v)
+		}
+	}
+	raw := filepath.Join(t.TempDir(), "raw.txt")
+	if err := os.WriteFile(raw, []byte(b.String()), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	args, err := columns(raw)
+	if want := []string{"-col", "role@(base head)", "-ignore", "commit,layout,load1,round", raw}; err != nil || !slices.Equal(args, want) {
+		t.Fatalf("%q, %v; want %q", args, err, want)
+	}
+	root, err := arch.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(root)
+	if out := Benchstat(t.Context(), raw); !strings.Contains(out, "+100.00%") || !strings.Contains(out, "p=0.000 n=8") || strings.Contains(out, filepath.Dir(raw)) {
+		t.Errorf("%s", out)
+	}
+	if out := Benchstat(t.Context(), raw+"x"); !strings.HasPrefix(out, "benchstat: ") {
+		t.Errorf("no file: %s", out)
 	}
 }

@@ -40,6 +40,12 @@ func main() {
 		{"conns", "memory of idle subscribed connections", runConns},
 		{"start", "time to start on existing data", runStart},
 		{"monitor", "what monitoring costs the broker", runMonitor},
+		{"explain", "where two revisions of one benchmark differ: functions, allocations, compiler", runExplain},
+		{"report", "a gate's report again, from its directory", runReport},
+		{"history", "what gates measured over time, and where levels changed", runHistory},
+		{"archive", "enter what is new in benchdata/ into its manifest", runArchive},
+		{"profile", "take the profiles of profiles/ and both default.pgo", runProfile},
+		{"pgo", "what a profile gains: two builds in turns", runPGO},
 		{"kernel", "serve as the calibration kernel (started by the other subcommands)", runKernel},
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
