@@ -16,14 +16,18 @@ import (
 	"github.com/portask/portask/ci/verdict"
 )
 
+// RawIgnored are the keys in which the lines of one comparison differ, to be
+// ignored by the stock tool.
+var RawIgnored = []string{"commit", "round", "stage", "layout", "steal", "load1", "pressure", "interference"}
+
 // WriteRaw writes series in the Go benchmark format: one line a side and round,
 // with the medians over the round's slices of time for each iteration, and the
 // means of allocations. What else is known of the round stands above it as keys.
 // The stock tool compares the sides:
 //
-//	benchstat -col 'role@(base head)' -ignore round,stage,layout,steal,load1,pressure,interference,commit FILE
+//	benchstat -col 'role@(base head)' -ignore commit,round,stage,layout,steal,load1,pressure,interference FILE
 //
-// machine and revisions are a Session's.
+// ([RawIgnored] is that list.) machine and revisions are a Session's.
 func WriteRaw(w io.Writer, series []sample.Series, machine []verdict.Fact, revisions [2]verdict.Revision) error {
 	// The units' lines come first; the writer keeps them with the results.
 	for _, line := range []string{
@@ -110,7 +114,9 @@ func rawResult(s *sample.Series, r sample.Round, side sample.Side, machine []ver
 }
 
 // value keeps the figure in nanoseconds in the file: the tool tidies by itself.
+// Tenths of picoseconds are more than any clock tells.
 func value(ns float64, unit string) benchfmt.Value {
+	ns = math.Round(ns*1e4) / 1e4
 	return benchfmt.Value{Value: ns * 1e-9, Unit: tidied[unit], OrigValue: ns, OrigUnit: unit}
 }
 
