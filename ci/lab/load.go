@@ -48,12 +48,10 @@ type LoadRun struct {
 	Invalid []string `json:"invalid,omitempty"`
 }
 
-// Late tells that the generator's own delay is in the latencies and that nothing
-// else is wrong with the run, at least 95 % of the rate included: they are upper
-// limits.
-func (r *LoadRun) Late() bool {
-	return len(r.Invalid) > 0 && r.only("dispatch_lag", "generator_cpu", "rate_missed") && r.Rate >= 0.95*float64(r.Scenario.Rate)
-}
+// Late tells that the generator's own delay is in the latencies, or that the
+// target took less than was due, and that nothing else is wrong with the run:
+// the latencies are upper limits.
+func (r *LoadRun) Late() bool { return len(r.Invalid) > 0 && r.CPUHolds() }
 
 // only tells that the run is invalid for none but the given kinds.
 func (r *LoadRun) only(kinds ...string) bool {

@@ -114,7 +114,7 @@ func TestLanesAlternate(t *testing.T) {
 	lane := func(name string, turns int) *turning {
 		return &turning{name: name, turns: turns, run: func(context.Context) error { order += name; return nil }}
 	}
-	if err := s.alternate(context.Background(), []*turning{lane("l", 6), lane("s", 3)}, false); err != nil {
+	if err := s.alternate(context.Background(), []*turning{lane("l", 6), lane("s", 3)}, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	if order != "llsllslls" {
@@ -122,7 +122,7 @@ func TestLanesAlternate(t *testing.T) {
 	}
 	spent := scripted(t, time.Nanosecond)
 	order = ""
-	if err := spent.alternate(context.Background(), []*turning{lane("l", 6)}, true); err != nil || order != "" {
+	if err := spent.alternate(context.Background(), []*turning{lane("l", 6)}, spent.Budget); err != nil || order != "" {
 		t.Errorf("beyond the budget: %q, %v", order, err)
 	}
 }
