@@ -85,6 +85,7 @@ type targetFlags struct {
 	pid          int
 	broker       string // to be started
 	brokerArgs   []string
+	realTime     bool
 }
 
 func (t *targetFlags) add(p *Program, c *cobra.Command) {
@@ -98,6 +99,7 @@ func (t *targetFlags) add(p *Program, c *cobra.Command) {
 	fs.StringArrayVar(&t.settings, "driver-set", nil, "setting of the driver, key=value")
 	fs.IntVar(&t.pid, "pid", 0, "process of the target, for its CPU and memory")
 	fs.StringVar(&t.broker, "start-broker", "", "portask to start on a free port with new data, and to end with the command; what faults of the process need")
+	fs.BoolVar(&t.realTime, "real-time", false, "all of loadgen at a real-time priority while an open loop without faults runs: for a target on the same machine, at rates far below its limits")
 	fs.StringArrayVar(&t.brokerArgs, "broker-arg", nil, "argument of portask serve, with --start-broker")
 }
 

@@ -83,7 +83,7 @@ func (f *connsFlags) run(ctx context.Context, p *Program, s *scenario.Scenario, 
 	if f.output != "table" && f.output != "json" {
 		return fmt.Errorf("--output %q: want table or json", f.output)
 	}
-	if err := writable("--json", f.jsonFile); err != nil {
+	if err := Writable("--json", f.jsonFile); err != nil {
 		return err
 	}
 	k, err := p.driver(f.target.driver)

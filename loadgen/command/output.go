@@ -58,7 +58,7 @@ func (f *outputFlags) check(ctx context.Context) error {
 	if _, err := f.keys(); err != nil {
 		return err
 	}
-	if err := errors.Join(writable("--json", f.jsonFile), writable("--bench", f.benchFile)); err != nil {
+	if err := errors.Join(Writable("--json", f.jsonFile), Writable("--bench", f.benchFile)); err != nil {
 		return err
 	}
 	if f.admin == "" {
@@ -70,9 +70,9 @@ func (f *outputFlags) check(ctx context.Context) error {
 	return nil
 }
 
-// writable is an error if the file that a flag names could not be written after
+// Writable is an error if the file that a flag names could not be written after
 // the run; an empty name is none. It leaves no file behind, and none changed.
-func writable(flag, name string) error {
+func Writable(flag, name string) error {
 	if name == "" {
 		return nil
 	}

@@ -16,10 +16,11 @@ import (
 // rig is a target ready to be loaded, with what the scenario's faults need: a
 // broker of loadgen's own, a proxy before it. Its methods are for one goroutine.
 type rig struct {
-	driver driver.Driver
-	stage  fault.Stage
-	addr   string // where clients connect: the target's, or the proxy's
-	pid    int    // of the target's process, 0: not known
+	driver   driver.Driver
+	stage    fault.Stage
+	addr     string // where clients connect: the target's, or the proxy's
+	realTime bool
+	pid      int // of the target's process, 0: not known
 }
 
 // rig opens the target. event is told what happens to it.
@@ -28,7 +29,7 @@ func (t *targetFlags) rig(ctx context.Context, p *Program, s *scenario.Scenario,
 	if err != nil {
 		return nil, err
 	}
-	g := &rig{stage: fault.Stage{Event: event}, pid: t.pid}
+	g := &rig{stage: fault.Stage{Event: event}, pid: t.pid, realTime: t.realTime}
 	defer func() {
 		if err != nil {
 			g.close(nil)
@@ -75,7 +76,7 @@ func (g *rig) admin(named string) (string, error) {
 
 // config is what a run of s needs of the rig.
 func (g *rig) config(s *scenario.Scenario) load.Config {
-	c := load.Config{Scenario: s, Driver: g.driver, TargetPID: g.pid}
+	c := load.Config{Scenario: s, Driver: g.driver, TargetPID: g.pid, RealTime: g.realTime}
 	if len(s.Faults) > 0 || g.stage.Server != nil {
 		c.Meanwhile = func(ctx context.Context, r *load.Run) error { return g.stage.Play(ctx, s, r) }
 	}

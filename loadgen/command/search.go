@@ -106,7 +106,7 @@ func (f *searchFlags) run(ctx context.Context, p *Program, s *scenario.Scenario,
 	if err != nil {
 		return err
 	}
-	if err := writable("--json", f.jsonFile); err != nil {
+	if err := Writable("--json", f.jsonFile); err != nil {
 		return err
 	}
 	line, event := events(stderr, f.quiet)

@@ -72,7 +72,7 @@ and stays; the exit status is then 2. Memory and descriptors come from the proce
 }
 
 func (f *soakFlags) run(ctx context.Context, p *Program, s *scenario.Scenario, o soak.Options, stdout, stderr io.Writer) (err error) {
-	if err := errors.Join(f.check(ctx), writable("--slopes", f.slopes)); err != nil {
+	if err := errors.Join(f.check(ctx), Writable("--slopes", f.slopes)); err != nil {
 		return err
 	}
 	if f.length < 10*time.Second || f.length > 24*time.Hour {

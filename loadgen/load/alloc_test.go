@@ -3,19 +3,20 @@ package load
 import (
 	"runtime"
 	"testing"
-	"time"
 
 	"github.com/portask/portask/loadgen/driver/loopback"
 )
 
 // A message costs no allocation, from its intended time to its verdict. What is
-// left is the run's: clients, histograms, buffers that grow.
+// left is the run's: clients, histograms, buffers that grow; and each slot of a
+// message on its way, of which there are as many as fit into the client's buffer
+// on a machine that serves late.
 func TestMessagesCostNoAllocation(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
 	for _, set := range [][]string{
-		{"phases.*.rate=100000", "phases.1.duration=900ms", "keys.count=1000", "keys.skew=0.99"},
+		{"phases.*.rate=100000", "phases.1.duration=900ms", "keys.count=1000", "keys.skew=0.99", "producers.buffer=64KiB"},
 		{"loop=closed", "phases.1.duration=900ms", "producers.in_flight=512"},
 	} {
 		s := plan(t, set...)
@@ -23,10 +24,11 @@ func TestMessagesCostNoAllocation(t *testing.T) {
 		runtime.ReadMemStats(&before)
 		res := execute(t, s, loopback.Behaviour{}, nil)
 		runtime.ReadMemStats(&after)
-		perMessage := float64(after.Mallocs-before.Mallocs) / float64(res.Counts.Sent)
-		t.Logf("%s: %.4f allocations for each of %d messages in %v", set[0], perMessage, res.Counts.Sent, s.Duration().Round(time.Millisecond))
-		if perMessage > 0.2 {
-			t.Errorf("%s: %.3f allocations a message", set[0], perMessage)
+		n := after.Mallocs - before.Mallocs
+		t.Logf("%s: %d allocations of a run of %d messages", set[0], n, res.Counts.Sent)
+		const ofRun = 30_000 // a slow machine sends few messages in a closed loop
+		if n > ofRun+res.Counts.Sent/20 {
+			t.Errorf("%s: %d allocations, %d messages", set[0], n, res.Counts.Sent)
 		}
 	}
 }

@@ -36,6 +36,10 @@ type Config struct {
 	Corpus []corpus.File
 	// Share is the part of a run that this process has; nil: all of it.
 	Share *Share
+	// RealTime gives all threads of the process a real-time priority while an open
+	// loop without faults runs; see pace.RaiseProcess. Where that is not allowed the
+	// Result says so.
+	RealTime bool
 	// Keep leaves the topics that the run created.
 	Keep bool
 	// TargetPID is the target's process, for its CPU and memory; 0 if it is not
@@ -103,6 +107,9 @@ func (c *Config) validate() error {
 // caches, so that producing is not faster than in life.
 const generatedBytes = 8 << 20
 
+// kindsMax bounds the generated kinds of one source.
+const kindsMax = 8
+
 // files reads or generates what bodies are cut from.
 func (c *Config) files(ctx context.Context) ([]corpus.File, error) {
 	if c.Corpus != nil {
@@ -119,11 +126,17 @@ func (c *Config) files(ctx context.Context) ([]corpus.File, error) {
 		}
 		return corpus.FromFile(at)
 	}
-	f, err := corpus.Generate(what, generatedBytes, c.Scenario.Seed)
-	if err != nil {
-		return nil, fmt.Errorf("payload.source %q: no file or directory, and %w", what, err)
+	var files []corpus.File
+	for kind := range strings.SplitSeq(what, ",") {
+		f, err := corpus.Generate(kind, generatedBytes, c.Scenario.Seed)
+		if err != nil {
+			return nil, fmt.Errorf("payload.source %q: no file or directory, and %w", what, err)
+		}
+		if files = append(files, f); len(files) > kindsMax {
+			return nil, fmt.Errorf("payload.source %q: more than %d kinds", what, kindsMax)
+		}
 	}
-	return []corpus.File{f}, nil
+	return files, nil
 }
 
 // source makes the values' source; describe says what it holds.
@@ -137,6 +150,7 @@ func (c *Config) source(ctx context.Context, run uint64) (src *payload.Source, d
 	if src, err = payload.New(run, c.Scenario.Seed, lo, hi, corpus.Pool(files)); err != nil {
 		return nil, "", err
 	}
+	src.TakeTurns(uint64(p.Turn))
 	switch {
 	case p.Split == scenario.SplitLine:
 		err = src.SplitLines()

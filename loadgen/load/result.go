@@ -158,6 +158,9 @@ type Generator struct {
 	Share       float64 `json:"share"`  // of the processors, spinning left out
 	Steal       float64 `json:"steal"`  // of the machine's time, by its host
 	ExactPacing bool    `json:"exact_pacing"`
+	// Priority is that of the pacer's thread: "ordinary" where the process may
+	// not have a better one. Empty in a closed loop.
+	Priority string `json:"pacer_priority,omitempty"`
 }
 
 // Problem is a reason for a verdict.
@@ -208,7 +211,7 @@ func (r *Run) result(used Generator) *Result {
 		System: r.system, Loop: s.Loop, Ack: s.Producers.Ack, Producers: len(r.producers), Consumers: len(r.consumers), Partitions: len(r.places),
 		Payload: PayloadInfo{Source: s.Payload.Source, Describe: r.describe, Size: sizes(&s.Payload), Codec: s.Producers.Codec, Keys: keysInWords(&s.Keys)},
 		Counts:  r.tracker.Counts(), OffsetsBack: r.offsetsBack.Load(), Generator: used,
-		Faults: r.faultResults(),
+		Faults: r.faultResults(), Notes: r.remarks,
 	}
 	var meters []*payload.Meter
 	for _, p := range r.producers {
@@ -233,7 +236,7 @@ func (r *Run) result(used Generator) *Result {
 	res.Target = r.target.use(res.Counts.Delivered)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	res.Generator.ExactPacing = r.paced.Exact
+	res.Generator.ExactPacing, res.Generator.Priority = r.paced.Exact, r.paced.Priority
 	for _, err := range r.errs {
 		res.Errors = append(res.Errors, err.Error())
 	}

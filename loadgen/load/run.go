@@ -56,6 +56,7 @@ type Run struct {
 	timeline []int64
 	sequence *pace.Sequence // nil in a closed loop
 
+	remarks     []string      // for Result.Notes; owned by Execute
 	spun        atomic.Int64  // ns, by the pacer
 	offsetsBack atomic.Uint64 // deliveries at an offset that was passed
 	// Of each phase, by the pacer: messages due in it, and held back.
@@ -246,8 +247,19 @@ func (r *Run) Execute(ctx context.Context) (*Result, error) {
 	defer r.close(context.WithoutCancel(ctx))
 
 	procs := runtime.GOMAXPROCS(0)
-	runtime.GOMAXPROCS(procs + 1) // the pacer's thread spins; it must not take another's processor
+	// The pacer's thread spins, and must not take another's processor; and when it
+	// wakes there is to be one that is free.
+	runtime.GOMAXPROCS(procs + 2)
 	defer runtime.GOMAXPROCS(procs)
+	// What faults start in mid-run is not to inherit a priority.
+	if r.cfg.RealTime && r.s.Loop == scenario.OpenLoop && len(r.s.Faults) == 0 {
+		lower, err := pace.RaiseProcess()
+		if err != nil {
+			r.remarks = append(r.remarks, err.Error())
+		} else {
+			defer lower()
+		}
+	}
 
 	usage, err := newUsage(procs)
 	if err != nil {

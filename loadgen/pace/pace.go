@@ -5,7 +5,8 @@
 // second Go's time.Sleep dispatches half a millisecond late in the median, and
 // a broker that answers in 40 us then "has" 550 us. Run therefore locks an
 // operating-system thread, sleeps with clock_nanosleep and a timer slack of 1 ns,
-// and spins through the last few microseconds; and because no pacer is perfect,
+// spins through the last few microseconds, and takes a priority above ordinary
+// threads where the process may; and because no pacer is perfect,
 // it keeps a histogram of its own lateness, the dispatch lag, without which no
 // latency should be believed.
 package pace
@@ -85,7 +86,12 @@ type Stats struct {
 	// Exact is false where the operating system has no precise sleep: then
 	// latencies below 5 ms are the generator's.
 	Exact bool
+	// Priority is what the operating system let the pacer's thread have.
+	Priority string
 }
+
+// Ordinary is the Priority of a thread like any other.
+const Ordinary = "ordinary"
 
 // NewHistogram returns an empty histogram as all of loadgen uses them: ns, three
 // significant digits, up to 10 minutes.
@@ -110,7 +116,7 @@ func Run(ctx context.Context, o Options, send func(intended int64) (held bool, e
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		var restore func()
-		sleep, restore, st.Exact = precise()
+		sleep, restore, st.Exact, st.Priority = precise()
 		defer restore()
 		now = o.Clock.Now
 	}

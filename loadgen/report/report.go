@@ -57,7 +57,11 @@ func Table(w io.Writer, res *load.Result) error {
 		t.row("target's process", "%.2f CPU s per million messages, RSS %.1f MiB (at most %.1f)", u.CPUPerMillion, mib(u.RSSBytes), mib(u.RSSMaxBytes))
 	}
 	g := &res.Generator
-	t.row("generator", "%.0f %% of the processors for its work, %.1f s spun by the pacer; steal %.1f %%", 100*g.Share, g.SpinSeconds, 100*g.Steal)
+	priority := ""
+	if g.Priority != "" {
+		priority = ", priority " + g.Priority
+	}
+	t.row("generator", "%.0f %% of the processors for its work, %.1f s spun by the pacer%s; steal %.1f %%", 100*g.Share, g.SpinSeconds, priority, 100*g.Steal)
 	for _, e := range res.Errors {
 		t.row("error", "%s", e)
 	}

@@ -143,6 +143,7 @@ type compareFlags struct {
 	jsonFile, benchFile string
 	markdownFile        string
 	quiet               bool
+	realTime            bool
 }
 
 func compareCommand(version string) *cobra.Command {
@@ -181,6 +182,7 @@ A scenario of your own is run as it is, unless --points is given too.
 	fs.StringVar(&f.jsonFile, "json", "", "file for the comparison as JSON")
 	fs.StringVar(&f.markdownFile, "markdown", "", "file for the comparison as Markdown")
 	fs.StringVar(&f.benchFile, "bench", "", "file for every run in the Go benchmark format; appended to")
+	fs.BoolVar(&f.realTime, "real-time", true, "the generator at a real-time priority at points with a rate, if the system allows it: it shares the processors with the servers, and is late without")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "no progress")
 	return c
 }
@@ -196,7 +198,7 @@ func (f *compareFlags) run(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		name = args[0]
 	}
-	o := compare.Options{Unequal: f.unequal, Turns: f.turns, Seed: f.seed, Calm: f.calm, CalmWait: f.calmWait}
+	o := compare.Options{Unequal: f.unequal, Turns: f.turns, Seed: f.seed, Calm: f.calm, CalmWait: f.calmWait, RealTime: f.realTime}
 	var err error
 	if o.Targets, err = f.parseTargets(); err != nil {
 		return err
@@ -206,6 +208,11 @@ func (f *compareFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	if o.Server, err = f.options(); err != nil {
 		return err
+	}
+	for flag, name := range map[string]string{"--json": f.jsonFile, "--markdown": f.markdownFile} {
+		if err := command.Writable(flag, name); err != nil {
+			return err
+		}
 	}
 	if !f.quiet {
 		o.Event = func(s string) { fmt.Fprintln(cmd.ErrOrStderr(), s) }

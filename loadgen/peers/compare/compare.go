@@ -49,6 +49,8 @@ type Options struct {
 	// 0: it does not wait. What a run measures has no part in that.
 	Calm     float64
 	CalmWait time.Duration
+	// RealTime as in load.Config: for every target alike.
+	RealTime bool
 	// Server is how servers are started; its Dir is where their directories are
 	// made and removed.
 	Server server.Options
@@ -95,6 +97,7 @@ type Report struct {
 	Seed        uint64        `json:"seed"`
 	Base        string        `json:"base"` // target that ratios are to
 	Unequal     bool          `json:"unequal"`
+	RealTime    bool          `json:"real_time"` // the generator at points with a rate
 	Points      []PointReport `json:"points"`
 }
 
@@ -187,7 +190,7 @@ func Compare(ctx context.Context, o Options) (*Report, error) {
 	}
 	c := &comparison{o: o, rep: &Report{
 		Schema: Schema, Began: time.Now(), Machine: sysmetrics.ThisMachine(), Turns: o.Turns, Seed: o.Seed,
-		Base: o.Targets[0].String(), Unequal: unequal(o.Targets), Calm: o.Calm,
+		Base: o.Targets[0].String(), Unequal: unequal(o.Targets), RealTime: o.RealTime, Calm: o.Calm,
 	}}
 	if h, err := sysmetrics.Host(); err == nil {
 		c.rep.Load = h.Load1
@@ -342,7 +345,7 @@ func (c *comparison) event(format string, args ...any) {
 
 // run is load.Run with a look at what else the machine did.
 func (c *comparison) run(ctx context.Context, s *scenario.Scenario, d driver.Driver, pid int) (Run, *load.Result, error) {
-	r, err := load.New(ctx, load.Config{Scenario: s, Driver: d, TargetPID: pid})
+	r, err := load.New(ctx, load.Config{Scenario: s, Driver: d, TargetPID: pid, RealTime: c.o.RealTime})
 	if err != nil {
 		return Run{}, nil, err
 	}

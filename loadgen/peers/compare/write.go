@@ -142,6 +142,9 @@ func (r *Report) head(p *printer, bullet string) {
 	if r.Calm > 0 {
 		p.f("%scalm      waited %.0f s in all for less than %.2f processors to be in use before a run\n", bullet, r.CalmSeconds, r.Calm)
 	}
+	if r.RealTime {
+		p.f("%sgenerator at a real-time priority at points with a rate, where the system allows it: its threads come before the server's\n", bullet)
+	}
 	if r.Unequal {
 		p.f("%sUNEQUAL   these targets do not promise the same of an answered message\n", bullet)
 	}

@@ -149,6 +149,8 @@ type fast struct {
 	lanes  []*fastLane
 	counters
 	closing sync.Once
+	// held: the last Send waited for the server's word on a batch.
+	held atomic.Bool
 }
 
 // fastLane is one partition.
@@ -221,7 +223,13 @@ func (s *fastSlot) Send(ctx context.Context, partition uint32, m *message.Messag
 // send publishes; what got its acknowledgement meanwhile is answered after the
 // lock is free, since an answer may send.
 func (l *fastLane) send(s *fastSlot) error {
-	l.mu.Lock()
+	// Who has the lock for long waits for the server's answer to the end of a
+	// batch; and the client publishes the first message of one as a request.
+	waited := !l.mu.TryLock()
+	if waited {
+		l.mu.Lock()
+	}
+	l.p.held.Store(waited || l.batch == nil)
 	done, err, cause := l.sendLocked(s)
 	l.mu.Unlock()
 	for _, d := range done {
@@ -320,7 +328,7 @@ func (l *fastLane) commit(ctx context.Context) {
 }
 
 func (p *fast) Congested() bool {
-	if p.out.Congested() {
+	if p.held.Load() || p.out.Congested() {
 		return true
 	}
 	// A lane waits at so many messages, whatever the buffer holds.
