@@ -113,7 +113,7 @@ func explain(line func(string, ...any), e verdict.Entry) {
 		if i == 3 {
 			break
 		}
-		line("    %s", functionLine(f))
+		line("    %s", FunctionLine(f))
 	}
 	for i, n := range e.Notes {
 		if i == 6 {
@@ -124,8 +124,8 @@ func explain(line func(string, ...any), e verdict.Entry) {
 	}
 }
 
-// functionLine is "cpu of pkg.F: 120 -> 180 ns/op (+60 ns, 5.1 sigma)".
-func functionLine(f verdict.Function) string {
+// FunctionLine is "cpu of pkg.F: 120 -> 180 ns/op (+60 ns, 5.1 sigma)".
+func FunctionLine(f verdict.Function) string {
 	unit := functionUnit(f.Kind)
 	sign, by := "+", f.Head-f.Base
 	if by < 0 {
@@ -184,7 +184,7 @@ func skipped(v *verdict.Verdict) []string {
 func Explanation(w io.Writer, top []verdict.Function, notes []string) error {
 	var b strings.Builder
 	for _, f := range top {
-		fmt.Fprintf(&b, "  %s\n", functionLine(f))
+		fmt.Fprintf(&b, "  %s\n", FunctionLine(f))
 	}
 	for _, n := range notes {
 		fmt.Fprintf(&b, "  %s\n", n)
