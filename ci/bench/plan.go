@@ -38,7 +38,8 @@ type Plan struct {
 	// DefaultSlice.
 	Slice time.Duration
 	// Pairs of a round, 2 to 1000; 0 is DefaultPairs. A benchmark whose single
-	// iteration is longer than a slice gets fewer, see RoundMax.
+	// iteration is longer than a slice, or that often waits for a processor, gets
+	// fewer, see RoundMax.
 	Pairs int
 	// RoundMax bounds the time of a round's measuring; at least MinPairs pairs
 	// run even so. 0 is DefaultRoundMax.
@@ -66,7 +67,9 @@ const (
 	DefaultRoundMax = 3 * time.Second
 	DefaultLayouts  = 8
 	DefaultStuck    = 60 * time.Second
-	// MinPairs is what a round has at least, however slow the benchmark.
+	// MinPairs is what a round has at least, however slow the benchmark, and the
+	// length of the blocks in which as many pairs begin with the head as with the
+	// base.
 	MinPairs = 10
 	warmUps  = 3
 )
@@ -132,11 +135,10 @@ type Subject struct {
 	// Touched: a file of the package's own directory differs between the sides.
 	Touched bool
 
-	key     programKey
-	n       int // iterations of a slice, 0 until calibrated
-	perPair time.Duration
-	setup   float64
-	rounds  int
+	key    programKey
+	n      int // iterations of a slice, 0 until calibrated
+	setup  float64
+	rounds int
 }
 
 // N is the iterations of a slice, 0 before the first round.

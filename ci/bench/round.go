@@ -90,9 +90,15 @@ func (s *Session) round(ctx context.Context, subject *Subject, stage sample.Stag
 			}
 		}
 	}
-	pairs, delayed, err := runPairs(ctx, workers, subject.n, balanced(rng, s.pairs(subject)))
-	if err != nil {
-		return r, err
+	var pairs []sample.Pair
+	var delayed []bool
+	// Whole blocks, so that the order is balanced wherever time ends the round.
+	for begin := time.Now(); len(pairs) < s.plan.Pairs && (len(pairs) < MinPairs || time.Since(begin) < s.plan.RoundMax); {
+		block, late, err := runPairs(ctx, workers, subject.n, balanced(rng, min(MinPairs, s.plan.Pairs-len(pairs))))
+		if err != nil {
+			return r, err
+		}
+		pairs, delayed = append(pairs, block...), append(delayed, late...)
 	}
 	r.Pairs, r.Dropped = pairs, 0
 	waited := 0
@@ -198,15 +204,6 @@ func (s *Session) link(ctx context.Context, subject *Subject, layouts [2]int) (f
 	return files, errors.Join(errs[:]...)
 }
 
-// pairs is how many fit into a round.
-func (s *Session) pairs(subject *Subject) int {
-	n := s.plan.Pairs
-	if subject.perPair > 0 {
-		n = min(n, int(s.plan.RoundMax/subject.perPair))
-	}
-	return max(n, min(MinPairs, s.plan.Pairs))
-}
-
 // calibrate finds how many iterations fill a slice: it runs one, then so many
 // as the last calls promise to take a slice, at most a hundred times as many as
 // before, until they come near. Of three calls the smallest counts, since a
@@ -249,13 +246,13 @@ func (s *Session) calibrate(ctx context.Context, subject *Subject, p *program) e
 	scale := float64(subject.n) / float64(n)
 	outside := max(0, c.elapsed-time.Duration(c.Ns))
 	inside := time.Duration(float64(c.Ns) * scale)
-	subject.perPair = 2 * (inside + outside)
+	pair := 2 * (inside + outside)
 	if inside+outside > 0 {
 		subject.setup = float64(outside) / float64(inside+outside)
 	}
-	if longest := tooSlow * s.plan.RoundMax / MinPairs; subject.perPair > longest {
+	if longest := tooSlow * s.plan.RoundMax / MinPairs; pair > longest {
 		subject.n = 0
-		return fmt.Errorf("a pair of single iterations takes %v, more than %v", subject.perPair.Round(time.Millisecond), longest)
+		return fmt.Errorf("a pair of single iterations takes %v, more than %v", pair.Round(time.Millisecond), longest)
 	}
 	w.end(5 * time.Second)
 	return nil
