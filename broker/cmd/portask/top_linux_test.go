@@ -83,26 +83,34 @@ func (x *terminal) press(keys string) {
 	}
 }
 
-// until waits for what has not been written before.
-func (x *terminal) until(text string) {
+// until waits for texts that no earlier call has seen, in any order: what of the
+// screen is drawn before the first figures come, and not again, is chance.
+func (x *terminal) until(texts ...string) {
 	x.t.Helper()
 	timeout := time.After(patience)
 	for {
 		x.mu.Lock()
 		all := x.seen.String()
-		i := strings.Index(all, text)
-		if i >= 0 {
+		end, missing := 0, ""
+		for _, text := range texts {
+			i := strings.Index(all, text)
+			if i < 0 {
+				missing = text
+			}
+			end = max(end, i+len(text))
+		}
+		if missing == "" {
 			x.seen.Reset()
-			x.seen.WriteString(all[i+len(text):])
+			x.seen.WriteString(all[end:])
 		}
 		x.mu.Unlock()
-		if i >= 0 {
+		if missing == "" {
 			return
 		}
 		select {
 		case <-x.more:
 		case <-timeout:
-			x.t.Fatalf("the terminal did not get %q: %q", text, all)
+			x.t.Fatalf("the terminal did not get %q: %q", missing, all)
 		}
 	}
 }
@@ -123,10 +131,7 @@ func TestTopTerminal(t *testing.T) {
 	go func() { ended <- cmd.Wait() }()
 	defer cmd.Process.Kill()
 	x.until("\x1b[?1049h") // the other screen
-	x.until("portask top")
-	x.until("msg/s")
-	x.until("evil?[2J")
-	x.until("quit")
+	x.until("portask top", "msg/s", "evil?[2J", "quit")
 	x.press("?")
 	x.until("figures stay as they are")
 	x.press("?")
