@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # second-module.sh DIR: makes in DIR, which must not exist, a git repository that has nothing to do with Portask: a Go
-# module with two packages, three benchmarks and two commits. The second commit makes one benchmark slower by some 6 %,
-# leaves one alone, and changes text in the third. Used by docs/laboratory.md.
+# module with two packages, three benchmarks and two commits. The second commit adds a tenth to the instructions of
+# one of them and changes a comment beside the others. Used by docs/laboratory.md.
 set -euo pipefail
 dir=${1:?usage: second-module.sh DIR}
 mkdir "$dir"
@@ -123,7 +123,7 @@ EOF
 git add -A
 git -c commit.gpgsign=false commit -q -m 'words: count them'
 
-# The second commit: lower-case letters first, 3 times in 64 bytes too often.
+# The second commit: each byte goes through fold before it is hashed.
 cat >tokens/fold.go <<'EOF'
 package tokens
 
