@@ -59,7 +59,8 @@ func TestHalfFrames(t *testing.T) {
 func TestDrippingPeer(t *testing.T) {
 	t.Parallel() // it waits
 	onEach(t, func(t *testing.T, s setting) {
-		b := hostileBroker(t, s, Options{Network: evloop.Options{PartialTimeout: 500 * time.Millisecond}})
+		const limit = 3 * time.Second // nobody else's frame takes as long on a busy machine
+		b := hostileBroker(t, s, Options{Network: evloop.Options{PartialTimeout: limit}})
 		w := withBystanders(t, b)
 		p := join(t, b)
 		began := time.Now()
@@ -75,7 +76,7 @@ func TestDrippingPeer(t *testing.T) {
 				t.Fatal("it drips on")
 			}
 		}
-		if d := time.Since(began); d < 500*time.Millisecond {
+		if d := time.Since(began); d < limit {
 			t.Errorf("closed after %v", d)
 		}
 		w.end()
