@@ -108,7 +108,9 @@ type Result struct {
 	Slope    float64 `json:"slope_bytes"`
 	Base     float64 `json:"base_bytes"` // of the target's line, at 0 connections
 	OwnSlope float64 `json:"own_slope_bytes"`
-	HeldFor  float64 `json:"held_s"` // at the last step, beyond the wait for rest
+	// OwnRecordBytes are allocated here for all connections, counted.
+	OwnRecordBytes int64   `json:"own_record_bytes"`
+	HeldFor        float64 `json:"held_s"` // at the last step, beyond the wait for rest
 	Stats
 }
 
@@ -166,6 +168,13 @@ func (r *Result) Table() string {
 		fmt.Fprintf(&b, "%-26s %.0f B of the target's memory, beside %s for everything else\n", "each connection costs", r.Slope, mib(int64(r.Base)))
 	} else {
 		fmt.Fprintf(&b, "%-26s not known: that takes two steps and a target on this machine (--pid)\n", "each connection costs")
+	}
+	if r.Connections > 0 {
+		slope := ""
+		if r.OwnSlope != 0 {
+			slope = fmt.Sprintf("; its resident memory grows by %.0f B for each", r.OwnSlope)
+		}
+		fmt.Fprintf(&b, "%-26s %.0f B of a record for each%s\n", "loadgen itself", float64(r.OwnRecordBytes)/float64(r.Connections), slope)
 	}
 	fmt.Fprintf(&b, "%-26s %d connections, all subscribed; %d of %d heartbeats answered, %d deliveries thrown away\n", "held", r.Connections, r.Answered, r.Heartbeats, r.Deliveries)
 	return b.String()

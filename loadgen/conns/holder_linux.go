@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -94,6 +95,17 @@ func Open(o Options, targetPID int) (*Holder, error) {
 		}))
 	}
 	return h, nil
+}
+
+// RecordBytes is the memory allocated for connections: their records, room for
+// more included, and frames of which only a part has come. The heap holds nothing
+// else for them; sockets are the kernel's.
+func (h *Holder) RecordBytes() int64 {
+	n := cap(h.conns) * int(unsafe.Sizeof(conn{}))
+	for _, b := range h.left {
+		n += cap(b)
+	}
+	return int64(n)
 }
 
 // Close closes all connections.

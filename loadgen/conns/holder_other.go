@@ -29,6 +29,9 @@ func (h *Holder) Serve(context.Context, time.Duration) error { return fault.NotS
 // Stats are none.
 func (h *Holder) Stats() Stats { return Stats{} }
 
+// RecordBytes are none.
+func (h *Holder) RecordBytes() int64 { return 0 }
+
 // Close does nothing: there is no Holder.
 func (h *Holder) Close() error { return nil }
 

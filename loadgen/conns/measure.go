@@ -78,7 +78,7 @@ func Measure(ctx context.Context, p Plan) (*Result, error) {
 }
 
 func (r *Result) end(h *Holder) *Result {
-	r.Stats = h.Stats()
+	r.Stats, r.OwnRecordBytes = h.Stats(), h.RecordBytes()
 	r.fit()
 	return r
 }

@@ -90,7 +90,9 @@ func TestJudge(t *testing.T) {
 }
 
 // A target that takes 2 ms for each message, one after the other, sustains fewer
-// than 500 a second, and not much fewer.
+// than 500 a second. A timer or a machine that is late makes the target slower, or
+// its verdicts contradict each other; it makes nothing faster. How near a search
+// comes to the truth is in TestSimulatedSystems, without a clock.
 func TestSearchOfAKnownSystem(t *testing.T) {
 	t.Parallel()
 	p := prober(t, 200*time.Millisecond)
@@ -107,12 +109,16 @@ func TestSearchOfAKnownSystem(t *testing.T) {
 	}
 	res.Objective = p.Objective()
 	t.Log(res)
-	// A timer that is late makes the target slower, not faster.
-	if res.Outcome != Found || res.Value < 100 || res.Value > 500 || res.Violated() {
+	if res.Violated() || res.Outcome == AtLeast || res.Outcome == Ended || len(res.Points) < 3 || (res.Outcome == Found) != (res.Value > 0) {
 		t.Errorf("%+v", res)
 	}
+	for _, x := range res.Points {
+		if x.Verdict == Pass && x.Offered > 510 {
+			t.Errorf("passed: %+v", x)
+		}
+	}
 	var b strings.Builder
-	if err := res.Table(&b); err != nil || strings.Count(b.String(), "\n") != len(res.Curve)+3 || !strings.Contains(b.String(), "█") {
+	if err := res.Table(&b); err != nil || strings.Count(b.String(), "\n") != len(res.Curve)+3 || res.Outcome == Found && !strings.Contains(b.String(), "█") {
 		t.Errorf("%v\n%s", err, b.String())
 	}
 }
@@ -141,7 +147,9 @@ func TestSearchOfPortask(t *testing.T) {
 	}
 	res.Objective = p.Objective()
 	t.Log(res)
-	if res.Outcome == Below || res.Violated() || len(res.Points) < 3 || res.Outcome == Ended {
+	// Which rate a machine sustains, or whether its generator was the limit, is its
+	// affair.
+	if res.Violated() || len(res.Points) == 0 || res.Outcome == Ended {
 		t.Errorf("%+v", res)
 	}
 	for _, x := range res.Points {
