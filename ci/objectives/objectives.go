@@ -77,8 +77,10 @@ type Result struct {
 	Rounds     []lab.Round             `json:"rounds,omitempty"`
 	Loads      []lab.LoadRun           `json:"loads,omitempty"`
 	Kernels    []yardstick.Reading     `json:"kernels,omitempty"`
-	Seed       uint64                  `json:"seed"`
-	Seconds    float64                 `json:"seconds"`
+	// Others is the share of the processors that other programs took, by turn.
+	Others  []float64 `json:"others"`
+	Seed    uint64    `json:"seed"`
+	Seconds float64   `json:"seconds"`
 }
 
 // Err is nil unless an objective is missed.
@@ -110,6 +112,7 @@ type session struct {
 	random *rand.Rand
 	exact  map[string]bool
 	begun  time.Time
+	fresh  []fresh
 
 	programs   map[string]program // of the benchmark lane, by package
 	kernelCPU  float64            // of the log kernel in the latest saturated turn
@@ -223,14 +226,37 @@ func (s *session) alternate(ctx context.Context, lanes []*turning, limit time.Du
 }
 
 // turn runs one turn, again if its machinery failed: on a busy machine a process
-// may not start in time. A broken promise is never tried again.
+// may not start in time. A broken promise is never tried again. The samples of
+// a turn in which others took processors are marked.
 func (s *session) turn(ctx context.Context, l *turning) error {
-	err := l.run(ctx)
-	if err == nil || ctx.Err() != nil || errors.Is(err, lab.ErrViolated) {
+	s.fresh = nil
+	before, err := readUsage()
+	if err != nil {
 		return err
 	}
-	s.printf("lane %s: turn %d failed and is run again: %v", l.name, l.done+1, err)
-	return l.run(ctx)
+	err = l.run(ctx)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, lab.ErrViolated) {
+		s.printf("lane %s: turn %d failed and is run again: %v", l.name, l.done+1, err)
+		s.fresh = nil
+		err = l.run(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	after, err := readUsage()
+	if err != nil {
+		return err
+	}
+	others := othersShare(before, after)
+	s.Others = append(s.Others, others)
+	if others > disturbedShare {
+		s.printf("lane %s: other programs took %.0f %% of the processors in turn %d: it cannot show a bound missed", l.name, 100*others, l.done+1)
+	}
+	for _, f := range s.fresh {
+		f.Worst = f.Worst || others > disturbedShare
+		s.Samples[f.objective] = append(s.Samples[f.objective], f.Sample)
+	}
+	return nil
 }
 
 func (s *session) unsettled(lane string) bool {
@@ -259,8 +285,15 @@ func (s *session) count(name string, v float64) {
 	s.Samples[name] = append(s.Samples[name], slo.Sample{Value: v})
 }
 
+// sample adds a figure of the turn that runs; turn files it.
 func (s *session) sample(name string, v float64, worst bool) {
-	s.Samples[name] = append(s.Samples[name], slo.Sample{Value: v, Worst: worst})
+	s.fresh = append(s.fresh, fresh{name, slo.Sample{Value: v, Worst: worst}})
+}
+
+// fresh is a sample of the turn that runs.
+type fresh struct {
+	objective string
+	slo.Sample
 }
 
 func (s *session) budgets(ctx context.Context) error {

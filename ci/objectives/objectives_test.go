@@ -3,7 +3,9 @@ package objectives
 import (
 	"context"
 	"errors"
+	"math"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -132,7 +134,7 @@ func TestUnsettledLanes(t *testing.T) {
 	s := scripted(t, time.Hour)
 	add := func(name string, values ...float64) {
 		for _, v := range values {
-			s.sample(name, v, false)
+			s.Samples[name] = append(s.Samples[name], slo.Sample{Value: v})
 		}
 	}
 	add("a", 0.5, 0.5, 0.5, 0.5, 0.5, 0.5)
@@ -173,5 +175,36 @@ func TestTurnsAreRunAgain(t *testing.T) {
 		if calls != tt.calls || (err == nil) != tt.ok {
 			t.Errorf("%s: %d calls, %v", tt.what, calls, err)
 		}
+	}
+}
+
+// TestDisturbedTurns: what others take of the processors is told from what this
+// program and its children take, and marks the samples of the turn.
+func TestDisturbedTurns(t *testing.T) {
+	at := time.Now()
+	from := usage{at: at, all: time.Hour, own: time.Minute}
+	cores := time.Duration(runtime.NumCPU())
+	for _, tt := range []struct {
+		all, own, steal time.Duration
+		want            float64
+	}{
+		{cores * time.Second, cores * time.Second, 0, 0},
+		{cores * time.Second, 0, 0, 1},
+		{cores * time.Second, cores * time.Second / 2, 0, 0.5},
+		{0, 0, cores * time.Second / 4, 0.25},
+		{0, time.Second, 0, 0}, // ticks are coarser than what a process is charged
+	} {
+		got := othersShare(from, usage{at: at.Add(time.Second), all: from.all + tt.all, own: from.own + tt.own, steal: tt.steal})
+		if math.Abs(got-tt.want) > 1e-9 {
+			t.Errorf("%+v: %v", tt, got)
+		}
+	}
+	if othersShare(from, from) != 0 {
+		t.Error("no time went by and others took it")
+	}
+	s := scripted(t, time.Hour)
+	err := s.turn(context.Background(), &turning{name: "load", run: func(context.Context) error { s.sample("a", 2, true); s.sample("b", 3, false); return nil }})
+	if err != nil || len(s.Samples["a"]) != 1 || len(s.Samples["b"]) != 1 || !s.Samples["a"][0].Worst || len(s.Others) != 1 {
+		t.Errorf("%v, samples %v, others %v", err, s.Samples, s.Others)
 	}
 }

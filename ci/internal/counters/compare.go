@@ -50,8 +50,10 @@ func middle(values []float64) float64 {
 type Tree struct {
 	// Root of its files.
 	Root string
-	// Lab has the side's broker and, on both sides, the head's clients.
+	// Lab has the side's broker and, on both sides, the head's lean clients.
 	Lab *lab.Lab
+	// Loadgen is the side's own, whose Go client makes the bytes on the wire.
+	Loadgen string
 }
 
 // Compare counts on both sides. What a side cannot do, because the tool is
@@ -59,7 +61,7 @@ type Tree struct {
 // receives a line for each count.
 func Compare(ctx context.Context, base, head Tree, out io.Writer) ([]verdict.Counter, error) {
 	var all []verdict.Counter
-	for _, part := range []func(context.Context, Tree, Tree) ([]verdict.Counter, error){compareBudgets, compareSteps, compareWork} {
+	for _, part := range []func(context.Context, Tree, Tree) ([]verdict.Counter, error){compareBudgets, compareSteps, compareWire, compareWork} {
 		got, err := part(ctx, base, head)
 		if err != nil {
 			return all, err
@@ -151,4 +153,25 @@ func compareSteps(ctx context.Context, base, head Tree) ([]verdict.Counter, erro
 			decide("disk-B/msg"+of, "B/msg", disk[0], disk[1], limitBytes))
 	}
 	return out, nil
+}
+
+// compareWire counts what the Go client puts on the wire for a message.
+func compareWire(ctx context.Context, base, head Tree) ([]verdict.Counter, error) {
+	const name, unit = "wire-B/msg client, JSON of 1 KiB, full batches", "B/msg"
+	var bytes [2][]float64
+	for range repeats {
+		for side, t := range []Tree{base, head} {
+			l := *t.Lab
+			l.Loadgen = t.Loadgen
+			r, err := l.RunLoad(ctx, lab.Wire)
+			if err != nil && side == 0 && ctx.Err() == nil {
+				return []verdict.Counter{{Name: name, Unit: unit, Limit: limitCalls, Decision: verdict.Skipped, Reason: "the base cannot: " + err.Error()}}, nil
+			}
+			if err != nil {
+				return nil, err
+			}
+			bytes[side] = append(bytes[side], r.WirePerMsg)
+		}
+	}
+	return []verdict.Counter{decide(name, unit, bytes[0], bytes[1], limitCalls)}, nil
 }

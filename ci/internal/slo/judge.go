@@ -46,9 +46,10 @@ func Interval(samples []float64) (median, low, high float64) {
 // plain figure.
 type Sample struct {
 	Value float64 `json:"value"`
-	// Worst: the true figure is no worse than Value and may be better, as where a
-	// late generator adds its own delay to a latency. Such a sample can show that
-	// a bound is kept, and never that it is missed.
+	// Worst: the true figure may be better than Value, as where a late generator
+	// adds its own delay to a latency, or where other programs took processors
+	// that the measured ones wanted. Such a sample can show that a bound is kept,
+	// and never that it is missed.
 	Worst bool `json:"worst,omitempty"`
 }
 
@@ -128,7 +129,7 @@ func (f *File) Judge(o *Objective, samples []Sample, exact bool) verdict.Objecti
 		v.Reason = fmt.Sprintf("%s in %d turns does not settle: %s", Figure(v), v.Turns, bound(v, v.Bound))
 	}
 	if late > 0 {
-		note := fmt.Sprintf("in %d of %d turns the generator was late, so these figures are upper limits", late, v.Turns)
+		note := fmt.Sprintf("in %d of %d turns others had the processors or the generator was late: such a turn cannot show a bound missed", late, v.Turns)
 		if v.Reason != "" {
 			note = v.Reason + "; " + note
 		}

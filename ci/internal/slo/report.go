@@ -144,31 +144,48 @@ func Unmet(all []verdict.Objective) []verdict.Objective {
 	return out
 }
 
-// Table is Markdown: every objective with what was measured, the bound that the
-// gate enforces, and the target where that is not met. promise, by name, says
-// what each stands for.
-func Table(w io.Writer, f *File, all []verdict.Objective) error {
-	var b strings.Builder
-	b.WriteString("| objective | measured | enforced | target |\n| --- | --- | --- | --- |\n")
+// tableHead are the first lines of a Table.
+const tableHead = "| objective | measured | at | enforced | target |\n| --- | --- | --- | --- | --- |\n"
+
+// Table is Markdown: every objective with what was measured at which commit, the
+// bound that the gate enforces, and the target where that is not met. before is
+// the table as it stands: rows of objectives that all does not hold, or that
+// were not measured, stay as they are there.
+func Table(w io.Writer, f *File, all []verdict.Objective, commit, before string) error {
+	rows := make(map[string]string)
+	for line := range strings.Lines(before) {
+		if rest, ok := strings.CutPrefix(line, "| `"); ok {
+			name, _, _ := strings.Cut(rest, "`")
+			rows[name] = strings.TrimRight(line, "\n") + "\n"
+		}
+	}
 	for _, v := range all {
-		what := v.Name
-		if o, ok := f.Find(v.Name); ok {
-			what = o.Why
-			if o.Mission != "" {
-				what = o.Mission
-			}
+		if o, ok := f.Find(v.Name); ok && v.Turns > 0 {
+			rows[v.Name] = row(o, v, commit)
 		}
-		target := "met"
-		switch {
-		case v.Turns == 0:
-			target = "not measured"
-		case v.Target != nil && !v.Met:
-			target = "**NOT MET**: " + bound(v, *v.Target)
-		case !v.Met:
-			target = "**missed**"
-		}
-		fmt.Fprintf(&b, "| `%s`: %s | %s | %s | %s |\n", v.Name, what, Figure(v), bound(v, v.Bound), target)
+	}
+	var b strings.Builder
+	b.WriteString(tableHead)
+	for _, o := range f.Objectives {
+		b.WriteString(rows[o.Name])
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+func row(o *Objective, v verdict.Objective, commit string) string {
+	what := o.Why
+	if o.Mission != "" {
+		what = o.Mission
+	}
+	target := "met"
+	switch {
+	case v.Target != nil && !v.Met:
+		target = "**NOT MET**: " + bound(v, *v.Target)
+	case !v.Met:
+		target = "**missed**"
+	case v.Decision == verdict.Inconclusive:
+		target = "met, not settled"
+	}
+	return fmt.Sprintf("| `%s`: %s | %s | %s | %s | %s |\n", v.Name, what, Figure(v), commit, bound(v, v.Bound), target)
 }

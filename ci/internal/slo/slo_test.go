@@ -208,12 +208,21 @@ func TestReport(t *testing.T) {
 			t.Errorf("report lacks %q:\n%s", want, out.String())
 		}
 	}
-	var table strings.Builder
-	if err := Table(&table, f, r.verdicts); err != nil {
+	var table, again strings.Builder
+	if err := Table(&table, f, r.verdicts, "abc", ""); err != nil {
 		t.Fatal(err)
 	}
-	if want := "| `upper`: x | 3 | at most 4 | **NOT MET**: at most 2 |\n"; !strings.Contains(table.String(), want) {
+	if want := "| `upper`: x | 3 | abc | at most 4 | **NOT MET**: at most 2 |\n"; !strings.Contains(table.String(), want) {
 		t.Errorf("table lacks %q:\n%s", want, table.String())
+	}
+	o, _ := f.Find("lower")
+	if err := Table(&again, f, []verdict.Objective{f.Judge(o, Figures([]float64{.9}), true)}, "def", table.String()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"| `upper`: x | 3 | abc |", "| `lower`: x | 0.9 | def | at least 0.8 | met |\n", "| `scaled`: x | 50 ns (10 ns to 90 ns) | abc |"} {
+		if !strings.Contains(again.String(), want) {
+			t.Errorf("the table made again lacks %q:\n%s", want, again.String())
+		}
 	}
 	if u := Unmet(r.verdicts); len(u) != 2 || u[0].Name != "upper" || u[1].Name != "lower" {
 		t.Errorf("unmet: %+v", u)
