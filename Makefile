@@ -101,6 +101,7 @@ gate: build ## counter budgets and ratios to the calibration kernel, against con
 	@$(STAGE) 'ratios' bin/perflab ratios -turns 9
 	@$(STAGE) 'idle connections' bin/perflab conns
 	@$(STAGE) 'start' bin/perflab start
+	@$(STAGE) 'adaptive policy' bin/perflab policy check
 	@echo 'make gate: passed. It checks counter budgets and ratios to the calibration kernel, and nothing else.'
 
 # Status 3: undecided, since the machine was busy; the table says what.

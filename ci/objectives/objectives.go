@@ -143,7 +143,7 @@ func Measure(ctx context.Context, o Options) (*Result, error) {
 	for _, once := range []struct {
 		lane string
 		run  func(context.Context) error
-	}{{"peers", s.peers}, {"budgets", s.budgets}, {"idle", s.idle}, {"start", s.start}} {
+	}{{"peers", s.peers}, {"policy", s.policy}, {"budgets", s.budgets}, {"idle", s.idle}, {"start", s.start}} {
 		if !s.wants(once.lane) {
 			continue
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/portask/portask/ci/internal/counters"
 	"github.com/portask/portask/ci/internal/slo"
 	"github.com/portask/portask/ci/lab"
+	"github.com/portask/portask/ci/policy/check"
 	"github.com/portask/portask/ci/verdict"
 )
 
@@ -47,6 +48,7 @@ func measuredNames() map[string][]string {
 	for _, r := range rivals {
 		names["peers"] = append(names["peers"], r.objective)
 	}
+	names["policy"] = check.Names()
 	return names
 }
 

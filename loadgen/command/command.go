@@ -58,7 +58,7 @@ func (p *Program) Command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(p.runCommand(), p.searchCommand(), p.soakCommand(), p.agentCommand(), proxyCommand(), p.connsCommand(), validateCommand(), scenariosCommand(), reportCommand(), demoCommand(), selftestCommand(), recordCommand(), p.replayCommand())
+	c.AddCommand(p.runCommand(), p.searchCommand(), p.soakCommand(), p.agentCommand(), proxyCommand(), p.connsCommand(), validateCommand(), scenariosCommand(), reportCommand(), demoCommand(), selftestCommand(), recordCommand(), p.replayCommand(), payloadsCommand())
 	for _, f := range platformCommands {
 		c.AddCommand(f())
 	}

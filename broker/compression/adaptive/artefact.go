@@ -205,7 +205,7 @@ func (a *Artefact) check() error {
 		errs = append(errs[:0], within("profiles.weight", p.Weight, 1e-6, 1e6), length("profiles.signs", len(p.Signs), len(Sizes)),
 			length("profiles.costs", len(p.Costs), len(Sizes)), within("profiles.class", float64(len(p.Class)), 0, stringMax))
 		for _, s := range p.Signs {
-			errs = append(errs, length("profiles.signs", len(s), axes))
+			errs = append(errs, length("profiles.signs", len(s), Axes))
 			for _, v := range s {
 				errs = append(errs, within("profiles.signs", float64(v), -1000, 1000))
 			}

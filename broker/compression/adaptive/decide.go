@@ -13,15 +13,18 @@ const (
 	// the batch's own checksum.
 	baseNs = 2500
 
+	// measureNs is the time of encoding from which reading a clock twice is nothing.
+	measureNs = 20_000
+
 	priceMost = 10 // of CPU, at a load of 0.9
 
 	// switchGain is what another arm must save, of the cost, to replace the one in
 	// use.
-	switchGain = 0.03
+	switchGain = 0.02
 
 	// rawBound is the part by which the cost may exceed that of sending everything
 	// raw, besides an advance of rawAdvance batches.
-	rawBound   = 0.05
+	rawBound   = 0.035
 	rawAdvance = 1
 
 	// Parts of the cost that may be spent on finding out: by features and
@@ -29,6 +32,9 @@ const (
 	// batches to come.
 	learnPart, learnAhead = 0.01, 24
 	tryPart, tryAhead     = 0.02, 24
+
+	// A regime within so many batches of the last one begins with what is left.
+	grantEvery = 32
 
 	// ahead of this many batches nothing is saved up: an advantage of long ago is
 	// no reason to lose now.
@@ -112,7 +118,8 @@ func (d *Decider) DecideFrom(size int, f Features) Decision {
 	d.inRegime++
 	n := float64(size)
 	raw := d.rawCost(size)
-	if d.inRegime == 1 {
+	if d.inRegime == 1 && d.batches >= d.granted {
+		d.granted = d.batches + grantEvery
 		d.learning += float64(learnPart * learnAhead * raw)
 		d.trying += float64(tryPart * tryAhead * raw)
 		if d.batches == 1 {
@@ -123,8 +130,11 @@ func (d *Decider) DecideFrom(size int, f Features) Decision {
 		d.learning -= float64(signsNs * d.price)
 	}
 	p := d.planFor(classOf(size))
-	arm, reason := p.best, p.reason
 	base := float64(baseNs * d.price)
+	if p.exclude[p.second] == Cheapest && float64(p.cost[p.best]*n)+base > float64((1+switchGain)*(float64(p.cost[p.second]*n)+base)) {
+		p.best, p.second, p.reason = p.second, p.best, Cheapest
+	}
+	arm, reason := p.best, p.reason
 	if p.probe != Raw {
 		if loss := float64(p.loss * n); loss <= d.trying && p.loss < float64(p.gain*float64(min(d.inRegime, horizonMost))) {
 			d.trying -= loss
@@ -143,8 +153,8 @@ func (d *Decider) DecideFrom(size int, f Features) Decision {
 		}
 	}
 	d.credit = min(d.credit+float64((1+rawBound)*raw)-cost, saveMost*raw)
-	d.learning = min(d.learning+float64(learnPart*cost), float64(saveMost*learnPart)*raw+float64(2*(signsNs+planNs)*d.price))
-	d.trying = min(d.trying+float64(tryPart*cost), float64(saveMost*tryPart)*raw)
+	d.learning = min(d.learning+float64(learnPart*cost), float64(saveMost*learnPart*raw)+float64(2*(signsNs+planNs)*d.price))
+	d.trying = min(d.trying+float64(tryPart*cost), float64(saveMost*tryPart*raw))
 	d.spent += cost
 	d.rawly += raw
 	d.used[arm]++
@@ -162,7 +172,7 @@ func (d *Decider) DecideFrom(size int, f Features) Decision {
 	if arm != Raw {
 		r.KeepMost = size - int(float64(d.o.MinSaving*n)) - 1
 		e := &d.arms[arm]
-		r.Measure = e.nEncode < 4 || d.batches%8 == 0
+		r.Measure = e.nEncode < 4 || r.Token.encode > measureNs || d.batches%8 == 0
 	}
 	d.rec.decided(d.stream, size, f, r)
 	return r

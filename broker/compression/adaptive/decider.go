@@ -117,6 +117,7 @@ type plan struct {
 	knowledge  uint32 // that it was made from
 	conditions uint32
 	best       Arm // with constraints and hysteresis
+	second     Arm // the cheapest of the others
 	reason     Reason
 	probe      Arm     // the arm most worth trying; Raw: none
 	gain       float64 // expected of knowing it, for each byte sent hereafter
@@ -148,14 +149,16 @@ type Decider struct {
 	regime    uint32 // counts changes of the bodies
 	knowledge uint32 // counts changes of what is below
 	arms      [Arms]estimate
-	signs     [axes]float64 // mean of the features of this regime
+	signs     [Axes]float64 // mean of the features of this regime
 	nSigns    uint32
+	noise     float64 // square of the distance of features from their mean, usually
 	in        detector
 	kernel    kernel
 	plan      [plans]plan
 
 	batches       uint64 // decided
 	inRegime      uint64 // of this regime
+	granted       uint64 // batch from which a new regime gets its budgets in advance
 	nextSigns     uint64 // batch of the regime that features are wanted of
 	credit        float64
 	learning      float64 // credit for features and regression

@@ -2,11 +2,13 @@ package adaptive
 
 // Counts are what a Decider did since New.
 type Counts struct {
-	Switches uint64 // changes of the arm in use, without probes
-	Probes   uint64 // trials of other arms
-	Changes  uint64 // of the bodies, as detected
-	Samples  uint64 // features taken
-	RawBytes uint64 // sent without an attempt
+	Switches    uint64 // changes of the arm in use, without probes
+	Probes      uint64 // trials of other arms
+	Changes     uint64 // of the bodies, as detected
+	Samples     uint64 // features taken
+	Plans       uint64 // made, with or without a regression before
+	Regressions uint64
+	RawBytes    uint64 // sent without an attempt
 }
 
 // A Change is a switch of the arm in use.
@@ -53,6 +55,9 @@ type Explanation struct {
 	History         []Change // the last ones, oldest first
 	Profiles        []Likeness
 }
+
+// Counts returns what d did since New.
+func (d *Decider) Counts() Counts { return d.counts }
 
 // Likeness says how much a profile of the artefact counts at present.
 type Likeness struct {

@@ -20,16 +20,14 @@ func FeaturesOf(body []byte) Features {
 	return Features{Valid: ok, Signs: s}
 }
 
-// axes is how many numbers profiles know of features.
-const axes = 6
+// Axes is how many numbers profiles know of features: pairs, lanes, plain, near,
+// far, and plain times far.
+const Axes = 6
 
-// Names of the axes, in order.
-var axisNames = [axes]string{"pairs", "lanes", "plain", "near", "far", "text"}
-
-// vector returns features as numbers of similar spread, each in about [0, 3]:
+// Vector returns features as numbers of similar spread, each in about [0, 3]:
 // the first few repeats say most, whence the roots.
-func (f Features) vector() (v [axes]float64) {
-	v[0] = 0.25 * log2(1+float64(f.Pairs)/128)
+func (f Features) Vector() (v [Axes]float64) {
+	v[0] = 0.25 * log2(1+float64(float64(f.Pairs)/128))
 	v[1] = math.Sqrt(float64(f.Lanes) / 512)
 	v[2] = float64(f.Plain) / 32
 	v[3] = math.Sqrt(float64(f.Near) / 192)

@@ -43,7 +43,7 @@ type model struct {
 	weight   []float64           // of each profile; the sum is 1
 	logs     [][len(Sizes)]costs // binary logarithms
 	lin      [][len(Sizes)]costs // the numbers themselves
-	signs    [][len(Sizes)][axes]float64
+	signs    [][len(Sizes)][Axes]float64
 	mean     [len(Sizes)]costs // of logs, weighted
 }
 
@@ -52,7 +52,7 @@ func (m *model) build(a *Artefact) {
 	m.weight = make([]float64, m.profiles)
 	m.logs = make([][len(Sizes)]costs, m.profiles)
 	m.lin = make([][len(Sizes)]costs, m.profiles)
-	m.signs = make([][len(Sizes)][axes]float64, m.profiles)
+	m.signs = make([][len(Sizes)][Axes]float64, m.profiles)
 	sum := 0.0
 	for i := range a.Profiles {
 		sum += a.Profiles[i].Weight
@@ -96,7 +96,7 @@ var places = func() (p [classes]place) {
 			p[c] = place{0, -1}
 			continue
 		}
-		x := (log2(classBytes(c)) - 10) / 2
+		x := float64((log2(classBytes(c)) - 10) / 2)
 		s := int(min(max(x, 0), float64(len(Sizes)-2)))
 		p[c] = place{s, min(max(x-float64(s), -1), 1)}
 	}

@@ -21,7 +21,7 @@ const tableBits = 8
 var logTable = func() (t [1<<tableBits + 1]float64) {
 	for i := range t {
 		// Digit by digit: squaring doubles the logarithm.
-		y, bit := 1+float64(i)/(1<<tableBits), 0.5
+		y, bit := 1+float64(float64(i)/(1<<tableBits)), 0.5
 		if y >= 2 {
 			t[i] = 1
 			continue
@@ -56,7 +56,7 @@ var expTable = func() (t [1<<tableBits + 1]float64) {
 // log2 of x, which is positive and finite.
 func log2(x float64) float64 {
 	m, e := math.Frexp(x) // m in [0.5, 1)
-	f := (m*2 - 1) * (1 << tableBits)
+	f := float64((float64(m*2) - 1) * (1 << tableBits))
 	i := int(f)
 	f -= float64(i)
 	return float64(e-1) + (logTable[i] + float64((logTable[i+1]-logTable[i])*f))
@@ -66,7 +66,7 @@ func log2(x float64) float64 {
 func exp2(x float64) float64 {
 	x = min(max(x, -60), 60)
 	e := math.Floor(x)
-	f := (x - e) * (1 << tableBits)
+	f := float64((x - e) * (1 << tableBits))
 	i := int(f)
 	f -= float64(i)
 	return math.Ldexp(expTable[i]+float64((expTable[i+1]-expTable[i])*f), int(e))

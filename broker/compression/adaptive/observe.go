@@ -8,6 +8,8 @@ import "math"
 const (
 	sizeMost      = 1 << 30
 	nsPerByteMost = 1e5
+	// accountMost is how many times the expected time one result may be charged with.
+	accountMost = 8
 	// clip is how far, in binary logarithms, one time may lie from the average.
 	clip = 1.0
 )
@@ -53,12 +55,24 @@ func (d *Decider) Observe(t Token, in, out int, encodeNs, decodeNs int64) {
 	}
 	correction := float64((t.out - kept) * t.weight)
 	if encode > 0 {
-		correction += float64((t.encode - min(encode, 2*t.encode)) * t.price)
+		correction += float64((t.encode - min(encode, float64(accountMost*t.encode))) * t.price)
 	}
 	d.credit += correction
 	d.spent -= correction
 	if t.regime != d.regime {
 		return
+	}
+	// The plan in use takes the result as it is, without a regression: an arm that
+	// costs more than was thought gives way at once.
+	if p := &d.plan[t.class%plans]; p.class == t.class && p.regime == t.regime && p.conditions == d.conditioned {
+		if encode == 0 {
+			encode = t.encode
+		}
+		x := float64((float64(min(encode, float64(accountMost*t.encode))*d.price)+float64(kept*d.weight))/n) + p.perByte[a][decodeAxis]
+		if encode = ns(encodeNs); kept == n {
+			x += rawCosts[decodeAxis] - p.perByte[a][decodeAxis]
+		}
+		p.cost[a] += float64((x - p.cost[a]) * correctPart)
 	}
 
 	r := log2(float64(out)/n) - at.of(low[outAxis], high[outAxis])
@@ -67,10 +81,16 @@ func (d *Decider) Observe(t Token, in, out int, encodeNs, decodeNs int64) {
 		d.change()
 		return
 	}
+	// An odd size counts as one at the edge of the usual, or it would hide that the
+	// bodies changed: the average must not move before the detector does.
+	if e.nOut >= 2 {
+		most := float64(3 * max(deviationLeast, math.Sqrt(e.variance)))
+		dev = min(max(dev, -most), most)
+	}
 	e.nOut++
 	follow := max(1/float64(e.nOut), min(n/halfLifeBytes, followMost))
 	follow = max(follow, 1.0/64)
-	e.out += float64(dev * follow)
+	e.out += step(dev, follow)
 	if e.nOut > 1 {
 		e.variance += float64((float64(dev*dev) - e.variance) * max(follow/2, 1/float64(e.nOut)))
 	}
@@ -96,8 +116,16 @@ func average(mean, x float64, n uint32, size float64) (float64, uint32) {
 	}
 	n++
 	follow := max(1/float64(n), min(size/halfLifeBytes, followMost), 1.0/64)
-	return mean + float64((x-mean)*follow), n
+	return mean + step(x-mean, follow), n
 }
+
+// step is how far the logarithm of an average moves when what is averaged is dev
+// away, in binary logarithms: costs add up, so their mean is what counts, not that
+// of their logarithms.
+func step(dev, follow float64) float64 { return log2(1 + float64((exp2(dev)-1)*follow)) }
+
+// correctPart is how far one result moves the cost of an arm in the plan in use.
+const correctPart = 1.0 / 8
 
 // detector finds changes of the bodies: two cumulative sums (Page, 1954) of the
 // deviation of an output's size from its average, in standard deviations. slack
@@ -127,26 +155,35 @@ func (c *detector) add(dev, variance float64) bool {
 
 // signsAlarm is the distance of features, in root mean square of the axes, from
 // their average that shows a change at once.
-const signsAlarm = 0.35
+const signsAlarm = 0.15
+
+// A topic whose features vary all the time needs a distance beyond what is usual:
+// signsNoisy times the square of it, an average that takes in noisePart of each.
+const (
+	signsNoisy = 3
+	noisePart  = 1.0 / 8
+)
 
 // see takes features of a body: they add to what is known of the regime, or show
 // that it ended.
 func (d *Decider) see(f Features) {
 	d.counts.Samples++
-	v := f.vector()
+	v := f.Vector()
 	if d.nSigns > 0 {
 		sum := 0.0
-		for i := range axes {
+		for i := range Axes {
 			dev := v[i] - d.signs[i]
 			sum += float64(dev * dev)
 		}
-		if sum > float64(signsAlarm*signsAlarm*axes) {
+		least := float64(signsAlarm * signsAlarm * Axes)
+		d.noise += float64((min(sum, float64(4*least)) - d.noise) * noisePart)
+		if sum > max(least, float64(signsNoisy*d.noise)) {
 			d.change()
 		}
 	}
 	d.nSigns++
 	follow := max(1/float64(d.nSigns), 1.0/16)
-	for i := range axes {
+	for i := range Axes {
 		d.signs[i] += float64((v[i] - d.signs[i]) * follow)
 	}
 	if n := d.nSigns; n&(n-1) == 0 {
@@ -164,7 +201,7 @@ func (d *Decider) change() {
 	d.counts.Changes++
 	d.regime++
 	d.inRegime, d.nextSigns, d.nSigns = 0, 0, 0
-	d.signs = [axes]float64{}
+	d.signs = [Axes]float64{}
 	d.arms = [Arms]estimate{}
 	d.in.reset()
 	d.knowledge++

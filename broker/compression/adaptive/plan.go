@@ -11,6 +11,9 @@ type kernel struct {
 	out, encode, decode [Arms]float64
 }
 
+// wideMost is how much wider the kernel becomes at most.
+const wideMost = 2.5
+
 // weightLeast is the least weight of a profile that is still counted.
 const weightLeast = 0.004
 
@@ -21,17 +24,19 @@ const weightLeast = 0.004
 func (d *Decider) regress(at place) {
 	m, k := &d.a.model, &d.kernel
 	k.made, k.knowledge, k.n = true, d.knowledge, 0
+	d.counts.Regressions++
 	s := at.s
 	if at.f >= 0.5 {
 		s++
 	}
 	var far [profilesMax]float64
+	nearest, dims := 0.0, 0.0
 	least := 0.0
 	for i := range m.profiles {
 		x := 0.0
 		if d.nSigns > 0 {
 			w := 1 / float64(m.SignWidth*m.SignWidth)
-			for j := range axes {
+			for j := range Axes {
 				dev := d.signs[j] - m.signs[i][s][j]
 				x += float64(float64(dev*dev) * w)
 			}
@@ -49,15 +54,29 @@ func (d *Decider) regress(at place) {
 				x += float64(dev*dev) / float64(m.TimeWidth*m.TimeWidth)
 			}
 		}
+		if i == 0 || x < nearest {
+			nearest = x
+		}
 		// One that is twice as likely from the start is nearer by 2 ln 2.
 		far[i] = x - float64(1.386294361*log2(m.weight[i]))
 		if i == 0 || far[i] < least {
 			least = far[i]
 		}
 	}
+	// Bodies that are like no profile are not like the nearest one either: the more
+	// all are off, the wider the kernel.
+	if d.nSigns > 0 {
+		dims += Axes / 2
+	}
+	for a := Arm(1); a < Arms; a++ {
+		if d.arms[a].nOut > 0 {
+			dims += 2
+		}
+	}
+	wide := min(max(1, nearest/max(dims, 1)), wideMost)
 	sum := 0.0
 	for i := range m.profiles {
-		w := exp2(float64(-0.7213475204 * (far[i] - least)))
+		w := exp2(float64(-0.7213475204*(far[i]-least)) / wide)
 		if w < weightLeast && (d.nSigns > 0 || d.knowledge > 0) {
 			continue
 		}
@@ -128,6 +147,7 @@ func (d *Decider) deviate(s int) {
 // most worth trying.
 func (d *Decider) makePlan(p *plan, class uint8) {
 	at := places[class]
+	d.counts.Plans++
 	if !d.kernel.made || d.kernel.knowledge != d.knowledge {
 		d.regress(at)
 	}
@@ -172,6 +192,14 @@ func (d *Decider) makePlan(p *plan, class uint8) {
 	if had && was != p.best && p.exclude[was] == Cheapest && p.cost[was]+base <= float64((1+switchGain)*(p.cost[p.best]+base)) {
 		p.best, p.reason = was, Held
 	}
+	if p.best == Raw {
+		p.second = 1
+	}
+	for a := Arm(0); a < Arms; a++ {
+		if a != p.best && p.exclude[a] == Cheapest && (p.cost[a] < p.cost[p.second] || p.second == p.best || p.exclude[p.second] != Cheapest) {
+			p.second = a
+		}
+	}
 	d.worth(p, at)
 }
 
@@ -183,6 +211,10 @@ func (d *Decider) costOf(b *[costAxes]float64) float64 {
 	}
 	return float64(b[encodeAxis]*d.price) + float64(b[outAxis]*d.weight) + b[decodeAxis]
 }
+
+// doubt is the probability that the bodies are like none of the profiles that
+// they look like, and like any other.
+const doubt = 0.003
 
 // worth finds the untried arm whose trial promises most: gain is what could be
 // saved for a byte if it turns out better, profile by profile, than the arm in
@@ -204,6 +236,15 @@ func (d *Decider) worth(p *plan, at place) {
 			if c := d.profileCost(lin, at, a); c < best {
 				gain += float64(k.weight[i] * (best - c))
 			}
+		}
+		if known {
+			surprise := 0.0
+			for i := range m.profiles {
+				if c := d.profileCost(&m.lin[i], at, a); c < p.cost[p.best] {
+					surprise += float64(m.weight[i] * (p.cost[p.best] - c))
+				}
+			}
+			gain = float64(gain*(1-doubt)) + float64(surprise*doubt)
 		}
 		loss := max(p.cost[a]-p.cost[p.best], 0)
 		if gain > 0 && (p.probe == Raw || float64(gain*(p.loss+float64(0.01*p.cost[p.best]))) > float64(p.gain*(loss+float64(0.01*p.cost[p.best])))) {

@@ -46,6 +46,7 @@ func main() {
 		{"archive", "enter what is new in benchdata/ into its manifest", runArchive},
 		{"profile", "take the profiles of profiles/ and both default.pgo", runProfile},
 		{"pgo", "what a profile gains: two builds in turns", runPGO},
+		{"policy", "train, check and replay the adaptive compression policy", runPolicy},
 		{"kernel", "serve as the calibration kernel (started by the other subcommands)", runKernel},
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -71,6 +71,7 @@ var Lanes = []string{
 	"idle",      // a broker that does nothing, with and without connections
 	"start",     // a broker that starts on existing data
 	"peers",     // comparisons kept in benchdata
+	"policy",    // adaptive compression on recorded costs
 }
 
 // File is a loaded configs/slo.yaml; immutable after Load.
