@@ -67,10 +67,23 @@ type programKey struct{ module, dir string }
 
 // link builds the test program of a package with the link layout of a seed. It
 // writes to file, which must not exist.
+//
+// Functions begin at multiples of 64 bytes, a line of the instruction cache. At
+// the linker's own 32, where a tight loop lies in its lines is the layout's luck:
+// a benchmark that counts words took 17.0 us with five of eight layouts and 21.2
+// us with three; with 64 it takes 21.2 us with all. A linker that does not know
+// the flag (before Go 1.25) goes without.
 func (t *tree) link(ctx context.Context, key programKey, layout int, file string) error {
-	_, err := t.tool(ctx, filepath.Join(t.root, filepath.FromSlash(key.module)), "test", "-c", "-vet=off",
-		"-trimpath", "-buildvcs=false", "-overlay="+t.overlay,
-		fmt.Sprintf("-ldflags=-s -w -randlayout=%d", layout), "-o", file, key.dir)
+	flags := fmt.Sprintf("-s -w -randlayout=%d", layout)
+	build := func(flags string) error {
+		_, err := t.tool(ctx, filepath.Join(t.root, filepath.FromSlash(key.module)), "test", "-c", "-vet=off",
+			"-trimpath", "-buildvcs=false", "-overlay="+t.overlay, "-ldflags="+flags, "-o", file, key.dir)
+		return err
+	}
+	err := build(flags + " -funcalign=64")
+	if err != nil && strings.Contains(err.Error(), "-funcalign") {
+		err = build(flags)
+	}
 	if err != nil {
 		return err
 	}

@@ -204,11 +204,15 @@ func (s *Session) link(ctx context.Context, subject *Subject, layouts [2]int) (f
 	return files, errors.Join(errs[:]...)
 }
 
+// longSlice bounds what a slice becomes: so many times the plan's.
+const longSlice = 5
+
 // calibrate finds how many iterations fill a slice: it runs one, then so many
 // as the last calls promise to take a slice, at most a hundred times as many as
 // before, until they come near. Of three calls the smallest counts, since a
 // disturbance only makes them longer; and CPU time where that is judged, since
-// it has less of them.
+// it has less of them. A benchmark that prepares something at each call gets
+// slices as long as that takes, or most of a round would measure nothing.
 func (s *Session) calibrate(ctx context.Context, subject *Subject, p *program) error {
 	w, err := s.serve(ctx, subject, p, p.layouts[firstLayout])
 	if err != nil {
@@ -217,10 +221,9 @@ func (s *Session) calibrate(ctx context.Context, subject *Subject, p *program) e
 	defer w.kill()
 	goal := s.plan.Slice.Nanoseconds()
 	n := 1
-	var c call
-	var took int64
+	var took, inside, outside int64 // the least of each, at n iterations
 	for range 12 {
-		took = math.MaxInt64
+		took, inside, outside = math.MaxInt64, math.MaxInt64, math.MaxInt64
 		for range 3 {
 			next, err := w.run(ctx, n)
 			if err != nil {
@@ -228,12 +231,11 @@ func (s *Session) calibrate(ctx context.Context, subject *Subject, p *program) e
 			}
 			ns := next.Ns
 			if subject.Metric == sample.CPU && next.CPUNs > 0 {
-				ns = next.CPUNs
+				// What mostly waits shall not wait for a full slice of work.
+				ns = max(next.CPUNs, next.Ns/longSlice)
 			}
-			if ns < took {
-				took, c = ns, next
-			}
-			if next.Ns > 4*goal {
+			took, inside, outside = min(took, ns), min(inside, next.Ns), min(outside, max(0, next.elapsed.Nanoseconds()-next.Ns))
+			if next.Ns > 2*longSlice*goal {
 				break
 			}
 		}
@@ -242,18 +244,13 @@ func (s *Session) calibrate(ctx context.Context, subject *Subject, p *program) e
 		}
 		n = iterations(goal, n, took, 100)
 	}
-	subject.n = iterations(goal, n, took, 4)
-	scale := float64(subject.n) / float64(n)
-	outside := max(0, c.elapsed-time.Duration(c.Ns))
-	inside := time.Duration(float64(c.Ns) * scale)
-	pair := 2 * (inside + outside)
-	if inside+outside > 0 {
-		subject.setup = float64(outside) / float64(inside+outside)
+	want := iterations(min(max(goal, outside), longSlice*goal), n, took, 2*longSlice)
+	inside = int64(float64(inside) * float64(want) / float64(n))
+	if pair, longest := 2*time.Duration(inside+outside), tooSlow*s.plan.RoundMax/MinPairs; pair > longest {
+		return fmt.Errorf("a pair of slices takes %v, more than %v", pair.Round(time.Millisecond), longest)
 	}
-	if longest := tooSlow * s.plan.RoundMax / MinPairs; pair > longest {
-		subject.n = 0
-		return fmt.Errorf("a pair of single iterations takes %v, more than %v", pair.Round(time.Millisecond), longest)
-	}
+	subject.n = want
+	subject.setup = float64(outside) / float64(max(1, inside+outside))
 	w.end(5 * time.Second)
 	return nil
 }
