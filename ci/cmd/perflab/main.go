@@ -3,7 +3,8 @@
 // configs/slo.yaml.
 //
 // Exit status: 0 all bounds hold; 1 a bound was missed or the measurement
-// failed.
+// failed. The gate's: 0 it passed, which a benchmark left open does not hinder
+// if all else passed; 2 it failed; 3 it is invalid, a control having differed.
 package main
 
 import (
@@ -32,6 +33,8 @@ var commands []command
 
 func main() {
 	commands = []command{
+		{"gate", "is the head slower than its base? rounds, rules, a verdict and a report", runGate},
+		{"baseline", "the accepted revision and figures, or accept a verdict's", runBaseline},
 		{"run", "benchmarks of two revisions in turns: raw samples and estimates, no verdict", runRun},
 		{"counters", "allocations per batch, counted by the broker's benchmarks", runCounters},
 		{"ratios", "throughput, CPU and system calls beside the calibration kernel's", runRatios},
@@ -52,8 +55,12 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := dispatch(ctx, os.Args[1:])
 	stop()
+	var own *status
 	switch {
 	case err == nil || errors.Is(err, flag.ErrHelp):
+	case errors.As(err, &own):
+		fmt.Fprintln(os.Stderr, "perflab:", err)
+		os.Exit(own.code)
 	default:
 		fmt.Fprintln(os.Stderr, "perflab:", err)
 		os.Exit(1)
