@@ -86,18 +86,21 @@ func compareCounters(ctx context.Context, c *common, root, base string) error {
 	return nil
 }
 
-// counterTree builds a side's broker. The clients are those beside this program,
-// the same for both sides.
+// counterTree builds a side's broker and load generator. The lean clients are
+// those beside this program, the same for both sides.
 func counterTree(ctx context.Context, data, root string) (counters.Tree, error) {
 	l, err := lab.New(data)
 	if err != nil {
 		return counters.Tree{}, err
 	}
+	t := counters.Tree{Root: root, Lab: l, Loadgen: filepath.Join(root, "loadgen-counted")}
 	l.Portask = filepath.Join(root, "portask-counted")
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-o", l.Portask, "./cmd/portask")
-	cmd.Dir = filepath.Join(root, "broker")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return counters.Tree{}, fmt.Errorf("build the broker of %s: %w: %s", root, err, bytes.TrimSpace(out))
+	for _, b := range []struct{ module, pkg, file string }{{"broker", "./cmd/portask", l.Portask}, {"loadgen", "./cmd/loadgen", t.Loadgen}} {
+		cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-o", b.file, b.pkg)
+		cmd.Dir = filepath.Join(root, b.module)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return counters.Tree{}, fmt.Errorf("build %s of %s: %w: %s", b.pkg, root, err, bytes.TrimSpace(out))
+		}
 	}
-	return counters.Tree{Root: root, Lab: l}, nil
+	return t, nil
 }

@@ -29,7 +29,7 @@ func runObjectives(ctx context.Context, args []string) error {
 	fs.IntVar(&o.LoadTurns, "load-turns", 6, "first turns of loadgen's scenarios")
 	fs.IntVar(&o.BenchTurns, "bench-turns", 12, "first turns of Go benchmarks")
 	fs.Uint64Var(&o.Seed, "seed", uint64(time.Now().UnixNano()), "of the order")
-	readme := fs.String("readme", "", "Markdown file whose table between the objectives' marks is made anew")
+	readme := fs.String("readme", "", "Markdown file in whose table, between the objectives' marks, the rows of what was measured are made anew")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -81,22 +81,21 @@ const (
 	tableEnd   = "<!-- objectives end -->\n"
 )
 
-// rewrite replaces the table between the marks.
+// rewrite makes the rows anew of what was measured, between the marks.
 func rewrite(name string, f *slo.File, res *objectives.Result) error {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return err
 	}
 	head, rest, ok := bytes.Cut(b, []byte(tableBegin))
-	_, tail, ok2 := bytes.Cut(rest, []byte(tableEnd))
+	table, tail, ok2 := bytes.Cut(rest, []byte(tableEnd))
 	if !ok || !ok2 {
 		return fmt.Errorf("%s: no line %q with a line %q after it", name, strings.TrimSpace(tableBegin), strings.TrimSpace(tableEnd))
 	}
 	var out bytes.Buffer
 	out.Write(head)
 	out.WriteString(tableBegin)
-	fmt.Fprintf(&out, "At commit %s, median and 95 %% interval over turns; times are those of the reference machine\n(`configs/slo.yaml`).\n\n", version)
-	if err := slo.Table(&out, f, res.Objectives); err != nil {
+	if err := slo.Table(&out, f, res.Objectives, version, string(table)); err != nil {
 		return err
 	}
 	out.WriteString(tableEnd)
