@@ -81,7 +81,7 @@ func compareCounters(ctx context.Context, c *common, root, base string) error {
 		}
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d of %d counts grew beyond their limit", failed, len(all))
+		return &status{verdict.Fail.ExitStatus(), fmt.Sprintf("%d of %d counts grew beyond their limit", failed, len(all))}
 	}
 	return nil
 }

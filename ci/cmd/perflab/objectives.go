@@ -13,6 +13,7 @@ import (
 	"github.com/portask/portask/ci/internal/slo"
 	"github.com/portask/portask/ci/lab"
 	"github.com/portask/portask/ci/objectives"
+	"github.com/portask/portask/ci/verdict"
 	"github.com/portask/portask/ci/yardstick"
 )
 
@@ -55,7 +56,10 @@ func runObjectives(ctx context.Context, args []string) error {
 	if err := c.store("objectives", res, res.Rounds); err != nil {
 		return err
 	}
-	return res.Err()
+	if err := res.Err(); err != nil {
+		return &status{verdict.Fail.ExitStatus(), err.Error()}
+	}
+	return nil
 }
 
 // printObjectives ends with what is not met and what is open, where one looks.
