@@ -145,7 +145,7 @@ func measureAll(ctx context.Context, s *bench.Session, rounds int, identical boo
 		}
 	}
 	broken := make(map[*bench.Subject]bool)
-	for i := range rounds {
+	for i := 0; i < rounds && ctx.Err() == nil; i++ {
 		for _, b := range todo {
 			if broken[b] || ctx.Err() != nil {
 				continue
