@@ -51,7 +51,9 @@ func sockets(o *Options) []check {
 			n := int(res.Counts.Sent)
 			times := int(p.Stats().Hiccups)
 			if times == 0 {
-				c.decide(Fail, "the proxy delayed nothing")
+				// A client without a processor sends all in a few large writes.
+				c.Expected, c.Found = "a slow write", "none"
+				c.decide(Inconclusive, "%d messages came in fewer than %d writes to one connection: the proxy delayed nothing", n, slowEvery)
 				return nil
 			}
 			var pauses []loopback.Pause
