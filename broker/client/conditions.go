@@ -149,7 +149,7 @@ func (p *Producer) watch() {
 	defer tick.Stop()
 	var w watcher
 	for {
-		if !w.look(p, time.Now()) {
+		if !w.look(p) {
 			return
 		}
 		select {
@@ -171,8 +171,9 @@ type watcher struct {
 }
 
 // look reads everything once. It returns false if the watch has ended.
-func (w *watcher) look(p *Producer, now time.Time) bool {
+func (w *watcher) look(p *Producer) bool {
 	load := machineLoad()
+	now := time.Now() // the load may have been read just now, and must not come from the future
 
 	p.mu.Lock()
 	ch, adaptiveNow := p.chooser, p.method.chooser != nil

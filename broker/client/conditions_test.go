@@ -68,28 +68,46 @@ func TestFlowFindsASlowPath(t *testing.T) {
 		now = now.Add(each)
 		f.acked(now, batch, sent[len(sent)-window], window*each)
 	}
-	if got := f.rate(now); math.Abs(got-rate) > rate/10 {
+	if got := f.rate(now, false); math.Abs(got-rate) > rate/10 {
 		t.Fatalf("%.0f bytes a second, want %.0f", got, rate)
 	}
-	if got := linkRate(now, f, new(tcpRate), true); got != 0 {
-		t.Errorf("%.0f bytes a second while answers are late for the processors", got)
+	if got := linkRate(now, f, new(tcpRate), true); math.Abs(got-rate) > rate/10 {
+		t.Errorf("%.0f bytes a second while the processors are busy, though every answer says the same", got)
 	}
 	// Now nothing queues: answers take what the smallest took.
-	held := f.rate(now)
+	held := f.rate(now, false)
 	for range 150 {
 		now = now.Add(100 * time.Millisecond)
 		f.acked(now, batch/10, f.delivered, 3*time.Millisecond)
 	}
-	if got := f.rate(now); got != held {
+	if got := f.rate(now, false); got != held {
 		t.Errorf("%.0f bytes a second after 15 s without a queue, want %.0f still", got, held)
 	}
 	now = now.Add(flowHold)
-	if got := f.rate(now); got <= held {
+	if got := f.rate(now, false); got <= held {
 		t.Errorf("%.0f bytes a second: not released", got)
 	}
 	now = now.Add(time.Minute)
-	if got := f.rate(now); got != 0 {
+	if got := f.rate(now, false); got != 0 {
 		t.Errorf("%.0f bytes a second: held for ever", got)
+	}
+}
+
+// Answers that are late because nobody ran say nothing of the link.
+func TestFlowOfBusyProcessors(t *testing.T) {
+	now := time.Now()
+	f := new(flow)
+	f.answered(time.Millisecond)
+	for i := range 200 {
+		d := time.Duration(5+i*37%60) * time.Millisecond
+		now = now.Add(d)
+		f.acked(now, 64<<10, f.delivered, d)
+	}
+	if got := linkRate(now, f, new(tcpRate), true); got != 0 {
+		t.Errorf("%.0f bytes a second", got)
+	}
+	if got := linkRate(now, f, new(tcpRate), false); got == 0 {
+		t.Error("nothing, though the processors are idle and batches queue")
 	}
 }
 
@@ -102,12 +120,12 @@ func TestFlowOfSlowAnswers(t *testing.T) {
 		now = now.Add(d)
 		f.acked(now, 64<<10, f.delivered, d)
 	}
-	if got := f.rate(now); got != 0 {
+	if got := f.rate(now, false); got != 0 {
 		t.Errorf("%.0f bytes a second", got)
 	}
 	f.acked(now, 64<<10, f.delivered, 0)  // a clock that stands still
 	f.acked(now, 64<<10, f.delivered, -1) // or goes back
-	if got := f.rate(now.Add(-time.Hour)); got != 0 {
+	if got := f.rate(now.Add(-time.Hour), false); got != 0 {
 		t.Errorf("%.0f bytes a second an hour ago", got)
 	}
 }

@@ -1,6 +1,9 @@
 package client
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // flow estimates what the path to the broker can carry from the acknowledgements
 // of one producer on one connection, as BBR does from those of segments (Cardwell
@@ -16,9 +19,9 @@ type flow struct {
 	least     time.Duration // the fastest answer; 0: none yet
 	best      float64       // the highest rate so far, bytes a second
 
-	limited [2]float64 // the highest rate of batches that queued: in this period and the one before
-	since   time.Time  // this period
-	last    time.Time  // such a batch was acknowledged; zero: never
+	rates [flowRates]float64 // of the last batches that queued, a ring
+	rated int
+	last  time.Time // the last of them was acknowledged; zero: none was
 }
 
 const (
@@ -26,16 +29,41 @@ const (
 	// long, a batch has queued.
 	queuedFactor = 3
 	queuedLeast  = 5 * time.Millisecond
-	// flowPeriod: the estimate is the best of one to two of them, since a broker that
-	// pauses makes a sample low, never high.
-	flowPeriod = time.Second
 	// flowHold is how long an estimate holds after the last batch that queued:
 	// stronger compression empties the queue, and must not be given up for it.
 	flowHold = 20 * time.Second
 	// flowRelease is the time in which the estimate doubles thereafter, so that a
 	// link that has become faster is found out.
 	flowRelease = 2 * time.Second
+
+	// The estimate is the median of so many. A link that is full gives nearly all
+	// batches the same rate: through a limit of 8 MB/s, on two processors with a load
+	// of 20, nine of ten were within 20 % of it. Answers that are late because nobody
+	// ran are sometimes in time: fewer than half are as near to their median.
+	flowRates = 32
+	flowLeast = 5 // batches, before there is an estimate
+	flowNear  = 0.25
+	flowEven  = 0.6
 )
+
+// middle is the median of the rates of the last batches that queued; even reports
+// whether they are those of a full link.
+func (f *flow) middle() (median float64, even bool) {
+	n := min(f.rated, flowRates)
+	if n < flowLeast {
+		return 0, false
+	}
+	sorted := f.rates
+	slices.Sort(sorted[:n])
+	median = sorted[n/2]
+	near := 0
+	for _, r := range sorted[:n] {
+		if r >= median*(1-flowNear) && r <= median*(1+flowNear) {
+			near++
+		}
+	}
+	return median, float64(near) >= flowEven*float64(n)
+}
 
 // answered notes the time of an answer that depends on no batch.
 func (f *flow) answered(d time.Duration) {
@@ -54,24 +82,23 @@ func (f *flow) acked(now time.Time, n int, before uint64, d time.Duration) {
 	rate := float64(f.delivered-before) / d.Seconds()
 	f.best = max(f.best, rate)
 	if f.least > 0 && d >= queuedFactor*f.least && d >= queuedLeast {
-		if p := now.Sub(f.since); p >= flowPeriod {
-			f.limited[1], f.limited[0], f.since = f.limited[0], 0, now
-			if p >= 2*flowPeriod {
-				f.limited[1] = 0
-			}
+		if now.Sub(f.last) > flowHold {
+			f.rated = 0 // what was long ago
 		}
-		f.limited[0] = max(f.limited[0], rate)
 		f.last = now
+		f.rates[f.rated%flowRates] = rate
+		f.rated++
 	}
 	f.answered(d)
 }
 
-// rate is the estimate at now, 0 if nothing has queued lately.
-func (f *flow) rate(now time.Time) float64 {
-	if f.last.IsZero() {
+// rate is the estimate at now, 0 if nothing has queued lately. crowded says that
+// answers may be late because nobody ran.
+func (f *flow) rate(now time.Time, crowded bool) float64 {
+	r, even := f.middle()
+	if r == 0 || crowded && !even {
 		return 0
 	}
-	r := max(f.limited[0], f.limited[1])
 	if over := now.Sub(f.last) - flowHold; over > 0 {
 		if over > 20*flowRelease {
 			return 0
@@ -122,19 +149,14 @@ func (t *tcpRate) sample(now time.Time, s tcpState) {
 }
 
 // linkRate puts the estimates together: bytes a second, 0 if nothing is known. What
-// the answers say goes first, unless the processors are so busy that answers are
-// late for that.
+// the answers say goes first, unless the processors are so busy that answers may be late
+// for that, and look it.
 func linkRate(now time.Time, f *flow, t *tcpRate, crowded bool) float64 {
-	var r float64
-	if !crowded {
-		r = f.rate(now)
-	}
+	r := f.rate(now, crowded)
 	if t.limited > 0 && now.Sub(t.last) <= flowHold && (r == 0 || t.limited < r) {
 		r = t.limited
 	}
 	if r > 0 {
-		// Never less than what the path was seen to carry in answers within the hold:
-		// limited is a maximum of such already.
 		return r
 	}
 	// Nothing limits: what is known is a lower bound, and worth saying only if it is

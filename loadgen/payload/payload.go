@@ -70,7 +70,13 @@ type Source struct {
 	free     bool     // sizes may be the caller's
 	sizes    []uint32 // quantiles of the sizes' distribution; nil: uniform from min to max
 	lines    []line   // bodies to choose from; nil: any window of the pool
+	turn     uint64   // so many values of a producer in a partition are of one file; 0: of any
 }
+
+// TakeTurns makes bodies come from one file after the other: n of a producer in a
+// partition from the first, the next n from the second, and from the first again
+// after the last. It is not for sources whose bodies are lines.
+func (s *Source) TakeTurns(n uint64) { s.turn = n }
 
 // New returns a source of values of sizeMin to sizeMax bytes, header included,
 // uniformly spread, with bodies from the files, each byte of which is as likely
@@ -122,7 +128,7 @@ func (s *Source) Append(dst []byte, h Header) []byte {
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(h.Intended))
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(size))
 	dst = binary.LittleEndian.AppendUint32(dst, h.Key)
-	file, from := s.window(random)
+	file, from := s.window(random, h.Sequence)
 	for left := size - HeaderBytes; left > 0; from = 0 {
 		n := min(left, len(file)-from)
 		dst = append(dst, file[from:from+n]...)
@@ -167,7 +173,7 @@ func (s *Source) Check(v []byte) (Header, error) {
 	if len(v) != size || h.Size != uint32(size) {
 		return h, fmt.Errorf("%w: %d bytes, want %d", ErrCorrupt, len(v), size)
 	}
-	file, from := s.window(random)
+	file, from := s.window(random, h.Sequence)
 	for rest := v[HeaderBytes:]; len(rest) > 0; from = 0 {
 		n := min(len(rest), len(file)-from)
 		if !bytes.Equal(rest[:n], file[from:from+n]) {
@@ -202,7 +208,12 @@ func (s *Source) size(r [2]uint64) int {
 
 // window is the file of the body and the place in it where the body begins; a
 // body that reaches the file's end goes on at its beginning.
-func (s *Source) window(r [2]uint64) (file []byte, from int) {
+func (s *Source) window(r [2]uint64, sequence uint64) (file []byte, from int) {
+	if s.turn > 0 {
+		file = s.files[sequence/s.turn%uint64(len(s.files))]
+		hi, _ := bits.Mul64(r[1], uint64(len(file)))
+		return file, int(hi)
+	}
 	if s.lines != nil {
 		l := s.line(r)
 		return s.files[l.file], int(l.from)

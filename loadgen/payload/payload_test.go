@@ -131,6 +131,24 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
+// Taking turns, bodies are of one file after the other, and still verified.
+func TestTurns(t *testing.T) {
+	s, err := New(1, 1, 64, 64, [][]byte{bytes.Repeat([]byte{'a'}, 1000), bytes.Repeat([]byte{'b'}, 30)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.TakeTurns(10)
+	for i := range uint64(100) {
+		v := s.Append(nil, Header{Producer: 3, Sequence: i})
+		if want := "ab"[i/10%2]; v[HeaderBytes] != want || v[len(v)-1] != want {
+			t.Fatalf("value %d is of %c", i, v[HeaderBytes])
+		}
+		if _, err := s.Check(v); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Every byte of the pool begins a body about equally often, whatever its file.
 func TestWindowsCoverThePool(t *testing.T) {
 	s, err := New(1, 1, 64, 64, files(10, 30, 60))
@@ -139,7 +157,7 @@ func TestWindowsCoverThePool(t *testing.T) {
 	}
 	hits := map[int]int{}
 	for i := range 10_000 {
-		file, from := s.window(s.random(Header{Sequence: uint64(i)}))
+		file, from := s.window(s.random(Header{Sequence: uint64(i)}), uint64(i))
 		hits[len(file)*1000+from]++
 	}
 	if len(hits) != 100 {

@@ -134,6 +134,9 @@ type Payload struct {
 	// Size of values: "1KiB", or a range "200B..4KiB".
 	Size  string
 	Sizes string // file of an empirical distribution
+	// Turn is how many values of a producer in a partition are of one file, or kind,
+	// before the next one's turn; 0: of any.
+	Turn int
 }
 
 // Ways to cut bodies, and the distribution that a file gives.

@@ -128,8 +128,9 @@ func (c *Consumers) table() []entry {
 func (p *Payload) table() []entry {
 	bySize := func() bool { return p.Split == SplitSize }
 	return []entry{
-		{name: "source", doc: "Where bodies come from: a generated kind (" + strings.Join(corpus.Kinds, ", ") + ", entropy:0.3), modules (test data of Go modules), a directory or a file.", v: stringValue{&p.Source, 1000, "a kind, modules, or a path"}},
+		{name: "source", doc: "Where bodies come from: a generated kind (" + strings.Join(corpus.Kinds, ", ") + ", entropy:0.3) or several with commas between them, modules (test data of Go modules), a directory or a file.", v: stringValue{&p.Source, 1000, "kinds, modules, or a path"}},
 		{name: "split", doc: "How bodies are cut from the source: size: pieces of the wanted size, beginning anywhere; line: lines, whose lengths are the sizes.", v: oneOf{&p.Split, []string{SplitSize, SplitLine}}},
+		{name: "turn", doc: "So many values of a producer in a partition are of the first kind or file, as many of the next, and so on in a ring, so that what is sent changes; 0: each value is of any.", v: intValue{&p.Turn, 0, 1 << 30}, only: bySize, when: "split size"},
 		{name: "distribution", doc: "Of sizes: uniform over the range; lognormal: its ends are three deviations from the median; zipf: as likely as small; empirical: a file's.", v: oneOf{&p.Distribution, []string{string(payload.Uniform), string(payload.LogNormal), string(payload.Zipf), Empirical}}, only: bySize, when: "split size"},
 		{name: "size", doc: fmt.Sprintf("Bytes of a value, its header of %d included, or a range 200B..4KiB.", payload.HeaderBytes), v: parsed{&p.Size, func(s string) error { _, _, err := parseSizeRange(s); return err }, "a size or a range of sizes"}, only: func() bool { return bySize() && p.Distribution != Empirical }, when: "split size and a distribution over a range"},
 		{name: "sizes", doc: "File of the empirical distribution: lines of size,weight, at most 10,000.", v: stringValue{&p.Sizes, 1000, "a path"}, only: func() bool { return bySize() && p.Distribution == Empirical }, when: "distribution empirical"},

@@ -33,6 +33,7 @@ func runPolicy(ctx context.Context, args []string) error {
 		{"train", "measure what compressing costs, and fit the artefact of the adaptive policy", runPolicyTrain},
 		{"check", "regret of the adaptive policy and its rivals on recorded costs", runPolicyCheck},
 		{"replay", "make the decisions of a log again and compare", runPolicyReplay},
+		{"prove", "run adaptive compression and every static choice on the real programs", runPolicyProve},
 		{"burn", "keep the processors busy, until standard input ends", runPolicyBurn},
 	}
 	if len(args) > 0 {
@@ -45,7 +46,7 @@ func runPolicy(ctx context.Context, args []string) error {
 	for _, c := range subs {
 		fmt.Printf("  policy %-8s %s\n", c.name, c.short)
 	}
-	return errors.New("policy: want one of train, check, replay")
+	return errors.New("policy: want one of train, check, replay, prove")
 }
 
 // list is a flag that may be given several times.
