@@ -52,7 +52,8 @@ type Tree struct {
 	Root string
 	// Lab has the side's broker and, on both sides, the head's lean clients.
 	Lab *lab.Lab
-	// Loadgen is the side's own, whose Go client makes the bytes on the wire.
+	// Loadgen is the side's own, whose Go client makes the bytes on the wire;
+	// empty if it cannot be built.
 	Loadgen string
 }
 
@@ -158,6 +159,11 @@ func compareSteps(ctx context.Context, base, head Tree) ([]verdict.Counter, erro
 // compareWire counts what the Go client puts on the wire for a message.
 func compareWire(ctx context.Context, base, head Tree) ([]verdict.Counter, error) {
 	const name, unit = "wire-B/msg client, JSON of 1 KiB, full batches", "B/msg"
+	for _, t := range []Tree{base, head} {
+		if t.Loadgen == "" {
+			return []verdict.Counter{{Name: name, Unit: unit, Limit: limitCalls, Decision: verdict.Skipped, Reason: "the load generator in " + t.Root + " cannot be built"}}, nil
+		}
+	}
 	var bytes [2][]float64
 	for range repeats {
 		for side, t := range []Tree{base, head} {

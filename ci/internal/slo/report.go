@@ -133,11 +133,11 @@ func Line(v verdict.Objective) string {
 	return s
 }
 
-// Unmet are the objectives whose value misses the mission's target.
+// Unmet are the objectives whose value misses a target that is not enforced yet.
 func Unmet(all []verdict.Objective) []verdict.Objective {
 	var out []verdict.Objective
 	for _, v := range all {
-		if v.Turns > 0 && !v.Met {
+		if v.Turns > 0 && v.Target != nil && !v.Met {
 			out = append(out, v)
 		}
 	}
