@@ -96,7 +96,10 @@ func cleanEnvironment(set ...string) []string {
 		switch {
 		case name == "GODEBUG", name == "GOGC", name == "GOMEMLIMIT", name == "GOMAXPROCS", name == "GOTRACEBACK",
 			name == "GOWORK", name == "PWD", name == "PERFLAB_WORKER", name == "GOCOVERDIR",
-			strings.HasPrefix(name, "GIT_"):
+			// Set where git itself started us, as in a hook; the rest of GIT_* is
+			// configuration and stays.
+			name == "GIT_DIR", name == "GIT_WORK_TREE", name == "GIT_INDEX_FILE", name == "GIT_PREFIX", name == "GIT_COMMON_DIR",
+			name == "GIT_OBJECT_DIRECTORY", name == "GIT_ALTERNATE_OBJECT_DIRECTORIES", name == "GIT_NAMESPACE":
 		default:
 			env = append(env, v)
 		}

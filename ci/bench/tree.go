@@ -70,7 +70,7 @@ func (r *repository) resolve(ctx context.Context, name string) (verdict.Revision
 // checkout writes the files of a revision into dir, which must not exist. It
 // goes through an index of its own, so that neither the repository's index nor
 // its list of work trees knows of it, and nothing is left there whatever ends
-// this process.
+// this process. Submodules stay empty directories.
 func (r *repository) checkout(ctx context.Context, rev verdict.Revision, dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
