@@ -58,7 +58,7 @@ func BenchmarkParts(b *testing.B) {
 	b.Run("part=observation", func(b *testing.B) {
 		x := d.DecideFrom(len(body), Features{})
 		for b.Loop() {
-			d.Observe(x.Token, len(body), len(body)/5, int64(x.Token.encode), 0)
+			d.Observe(x.Token, len(body), int(x.Token.out), 0, 0)
 		}
 	})
 	b.Run("part=features", func(b *testing.B) {
@@ -77,4 +77,31 @@ func BenchmarkParts(b *testing.B) {
 			d.makePlan(&d.plan[0], classOf(len(body)))
 		}
 	})
+}
+
+// A batch allocates nothing, with everything in it.
+func TestDecidingAllocatesNothing(t *testing.T) {
+	d := New(Embedded(), Options{})
+	d.SetConditions(Conditions{Link: link(100)})
+	body, other := text(16<<10), random(16<<10)
+	n := 0
+	per := testing.AllocsPerRun(2000, func() {
+		b := body
+		if n++; n/500%2 == 1 {
+			b = other // changes, probes and new plans are part of it
+		}
+		if n%100 == 0 {
+			d.SetConditions(Conditions{Link: link(float64(n))})
+		}
+		x := d.Decide(b)
+		if x.Arm != Raw {
+			d.Observe(x.Token, len(b), len(b)/3, 50_000, 0)
+		}
+	})
+	if per != 0 {
+		t.Errorf("%v allocations a batch", per)
+	}
+	if d.Counts().Changes == 0 {
+		t.Error("no change of bodies was found, so the test says less than it should")
+	}
 }

@@ -107,6 +107,7 @@ type estimate struct {
 	out, encode, decode    float64
 	nOut, nEncode, nDecode uint32
 	variance               float64 // of out, between batches
+	deviation              float64 // its root, as of some batches ago, and at least deviationLeast
 }
 
 // plan is what is known for one class of sizes: valid while its keys are.

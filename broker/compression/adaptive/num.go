@@ -53,13 +53,15 @@ var expTable = func() (t [1<<tableBits + 1]float64) {
 	return t
 }()
 
-// log2 of x, which is positive and finite.
+// log2 of x, which is positive, finite and not below 1e-300.
 func log2(x float64) float64 {
-	m, e := math.Frexp(x) // m in [0.5, 1)
-	f := float64((float64(m*2) - 1) * (1 << tableBits))
+	const exponent = 52 // bits below it
+	b := math.Float64bits(x)
+	m := math.Float64frombits(b&(1<<exponent-1) | 1023<<exponent) // in [1, 2)
+	f := float64((m - 1) * (1 << tableBits))
 	i := int(f)
 	f -= float64(i)
-	return float64(e-1) + (logTable[i] + float64((logTable[i+1]-logTable[i])*f))
+	return float64(int(b>>exponent)-1023) + (logTable[i] + float64((logTable[i+1]-logTable[i])*f))
 }
 
 // exp2 is 2 to the x, for x held between -60 and 60.
@@ -69,5 +71,6 @@ func exp2(x float64) float64 {
 	f := float64((x - e) * (1 << tableBits))
 	i := int(f)
 	f -= float64(i)
-	return math.Ldexp(expTable[i]+float64((expTable[i+1]-expTable[i])*f), int(e))
+	power := math.Float64frombits(uint64(1023+int(e)) << 52)
+	return float64((expTable[i] + float64((expTable[i+1]-expTable[i])*f)) * power)
 }

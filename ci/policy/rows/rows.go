@@ -150,6 +150,7 @@ func Read(in io.Reader) ([]Row, error) {
 	if !slices.Equal(head, header()) {
 		return nil, errors.New("rows: the columns are not those of this version")
 	}
+	head = slices.Clone(head) // the record is reused
 	var all []Row
 	for {
 		f, err := c.Read()

@@ -156,11 +156,11 @@ func Table(train *Data, fan bool) Policy {
 // What the policy's own work takes, in nanoseconds of an idle processor:
 // BenchmarkDecide and its neighbours of package adaptive, rounded up.
 const (
-	decideNs     = 25
+	decideNs     = 30
 	observeNs    = 45
-	signsNs      = 700
-	planNs       = 1500
-	regressionNs = 1500
+	signsNs      = 720
+	planNs       = 1750
+	regressionNs = 1550
 )
 
 // Adaptive is the policy with an artefact. It sees sizes of outputs as they are,
