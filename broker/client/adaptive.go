@@ -99,6 +99,9 @@ type chooser struct {
 	turned     int
 }
 
+// lz4Arm is the arm of lz4 in arms.
+var lz4Arm, _ = adaptive.ParseArm(message.LZ4.String() + "-" + compression.LevelFastest.String())
+
 // armCount counts the bodies that an arm was chosen for.
 type armCount struct {
 	batches, in, out, discarded uint64
@@ -154,11 +157,12 @@ func (ch *chooser) conditions(c adaptive.Conditions) {
 	ch.d.SetConditions(c)
 }
 
-// decide chooses for a body.
-func (ch *chooser) decide(body []byte) (adaptive.Decision, *compression.Dictionary) {
+// decide chooses for a body; lz4 says whether the broker takes that, whatever is
+// chosen.
+func (ch *chooser) decide(body []byte) (d adaptive.Decision, dictionary *compression.Dictionary, lz4 bool) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	d := ch.d.Decide(body)
+	d = ch.d.Decide(body)
 	ch.batches++
 	ch.size, ch.chosen, ch.reason = len(body), d.Arm, d.Reason
 	if d.Reason != adaptive.Probe && d.Reason != adaptive.Small && (d.Arm != ch.last || !ch.begun) {
@@ -170,7 +174,7 @@ func (ch *chooser) decide(body []byte) (adaptive.Decision, *compression.Dictiona
 	if d.Arm == adaptive.Raw {
 		a.out += uint64(len(body))
 	}
-	return d, ch.dictionary
+	return d, ch.dictionary, ch.arms.Has(lz4Arm)
 }
 
 // turn notes that another arm is in use. mu is held.
@@ -210,16 +214,17 @@ func (ch *chooser) observe(d adaptive.Decision, in, out int, kept bool, ns int64
 
 // compress has the form that message.Builder.Finish wants.
 func (ch *chooser) compress(dst, src []byte) ([]byte, message.Algorithm) {
-	d, dictionary := ch.decide(src)
+	d, dictionary, lz4 := ch.decide(src)
 	if d.Arm == adaptive.Raw {
 		return dst, message.None
 	}
-	// No Bound: a body that becomes too small for any reader is sent as it is,
-	// since the broker may not take another algorithm than was chosen. zstd fills
-	// it up.
-	p := compression.Policy{Strategy: compression.Always, Algorithm: d.Arm.Algorithm(), Level: d.Arm.Level(), MaxRatio: math.MaxInt32}
+	// A body that becomes too small for any reader is compressed by lz4 instead, or
+	// sent as it is if the broker does not take that. zstd fills it up.
+	p := compression.Policy{Strategy: compression.Always, Algorithm: d.Arm.Algorithm(), Level: d.Arm.Level()}
 	if p.Algorithm == message.Zstd {
-		p.Dictionary, p.MaxRatio = dictionary, 0
+		p.Dictionary = dictionary
+	} else if !lz4 {
+		p.MaxRatio = math.MaxInt32
 	}
 	var began threadClock
 	if d.Measure {
@@ -234,7 +239,7 @@ func (ch *chooser) compress(dst, src []byte) ([]byte, message.Algorithm) {
 	if used == message.None {
 		size = len(src) // no output was worth keeping, by a byte or more
 	}
-	kept := used != message.None && size <= d.KeepMost
+	kept := used != message.None && size <= d.KeepMost && len(src) <= size*compression.DefaultRatio
 	ch.observe(d, len(src), size, kept, ns)
 	if !kept {
 		return dst, message.None

@@ -98,7 +98,7 @@ func TestChooserAllocates(t *testing.T) {
 		ch.compress(out, body)
 	}
 	if n := testing.AllocsPerRun(300, func() {
-		d, _ := ch.decide(body)
+		d, _, _ := ch.decide(body)
 		ch.observe(d, len(body), len(body)/4, true, 0)
 	}); n != 0 {
 		t.Errorf("%v allocations a decision", n)
@@ -163,7 +163,7 @@ func BenchmarkDecide(b *testing.B) {
 			clock := beginThread()
 			defer func() { b.ReportMetric(float64(clock.end())/float64(b.N), "cpu-ns/op") }()
 			for b.Loop() {
-				d, _ := ch.decide(bench.body)
+				d, _, _ := ch.decide(bench.body)
 				if d.Arm != adaptive.Raw {
 					ns := int64(0)
 					if d.Measure {

@@ -173,7 +173,7 @@ func TestAcceptedArms(t *testing.T) {
 	ch.allow(p.armsAllowed())
 	body := lines(64 << 10)
 	for range 300 {
-		d, _ := ch.decide(body)
+		d, _, _ := ch.decide(body)
 		if a := d.Arm.Algorithm(); a != message.None && a != message.Snappy {
 			t.Fatalf("%v was chosen", d.Arm)
 		}
