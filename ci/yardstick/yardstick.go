@@ -21,8 +21,9 @@ import (
 // Reading is what one kernel took.
 type Reading struct {
 	Kernel string `json:"kernel"`
-	// Ns is the median time of one operation, P99 its upper tail; P99 is Ns where
-	// operations were timed in groups.
+	// Ns is the time of one operation: the median where each was timed, with P99
+	// as its upper tail; where they were timed in groups the lower quartile of the
+	// groups, which others interrupt the less, and P99 is the same.
 	Ns  float64 `json:"ns"`
 	P99 float64 `json:"p99_ns"`
 	// Samples is the number of timed operations or groups.
@@ -88,17 +89,23 @@ func MeasureCRC(d time.Duration) Reading {
 	})
 }
 
-// groups calls f, which does n operations, until d is over, at least 3 times, the
-// first of which warms up.
+// groupsMin is the fewest groups that make a reading: on a machine whose
+// processors others have, the time given holds a handful, most of them
+// interrupted.
+const groupsMin = 40
+
+// groups calls f, which does n operations, until d is over and there are enough
+// groups, after a first call that warms up.
 func groups(name string, d time.Duration, n int, f func()) Reading {
 	f()
 	times := make([]float64, 0, 4096)
-	for begin := time.Now(); len(times) < cap(times) && (len(times) < 3 || time.Since(begin) < d); {
+	for begin := time.Now(); len(times) < cap(times) && (len(times) < groupsMin || time.Since(begin) < d); {
 		t := time.Now()
 		f()
 		times = append(times, float64(time.Since(t))/float64(n))
 	}
 	r := reading(name, times)
+	r.Ns = times[len(times)/4]
 	r.P99 = r.Ns
 	return r
 }
