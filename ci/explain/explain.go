@@ -412,11 +412,26 @@ func (r *runner) compareCPU(x *Explanation) error {
 	return nil
 }
 
+// atStart tells of a sample of the program's main goroutine: what it allocates
+// before the first benchmark, which runs on one of its own. It differs from run
+// to run.
+func atStart(s *profile.Sample) bool {
+	n := len(s.Location)
+	if n == 0 {
+		return true
+	}
+	lines := s.Location[n-1].Line
+	return len(lines) > 0 && lines[len(lines)-1].Function != nil && lines[len(lines)-1].Function.Name == "runtime.main"
+}
+
 func (r *runner) compareAlloc(x *Explanation) error {
 	index := func(p *profile.Profile, name string) int {
 		return slices.IndexFunc(p.SampleType, func(t *profile.ValueType) bool { return t.Type == name })
 	}
-	for _, v := range []struct{ kind, sample, unit string }{{"alloc", "alloc_space", "B"}, {"objects", "alloc_objects", "objects"}} {
+	for _, s := range r.sides {
+		s.alloc.Sample = slices.DeleteFunc(s.alloc.Sample, atStart)
+	}
+	for _, v := range []struct{ kind, sample string }{{"alloc", "alloc_space"}, {"objects", "alloc_objects"}} {
 		var counts [2]map[string]int64
 		var total [2]int64
 		for i, s := range r.sides {
