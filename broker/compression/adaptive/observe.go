@@ -200,10 +200,15 @@ func (d *Decider) see(f Features) {
 	if n := d.nSigns; n&(n-1) == 0 {
 		d.knowledge++
 	}
-	d.nextSigns = d.inRegime + min(max(d.inRegime, 1), signsEvery)
+	every := uint64(signsEvery)
+	if d.current == Raw {
+		every /= 2 // nothing else tells of a change
+	}
+	d.nextSigns = d.inRegime + min(max(d.inRegime, 1), every)
 }
 
-// signsEvery is the most batches between two looks at features.
+// signsEvery is the most batches between two looks at features of bodies that are
+// compressed; raw ones are looked at twice as often.
 const signsEvery = 64
 
 // change begins a regime: what was learnt of the arms, except how fast this host

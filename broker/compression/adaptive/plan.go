@@ -189,6 +189,8 @@ func (d *Decider) makePlan(p *plan, class uint8) {
 	}
 	// The base is part of what a switch must save a part of.
 	base := float64(baseNs*d.price) / classBytes(class)
+	// Nor is an arm held that saves nothing: it would be tried in vain for ever.
+	had = had && (was == Raw || p.perByte[was][outAxis] <= 1-d.o.MinSaving)
 	if had && was != p.best && p.exclude[was] == Cheapest && p.cost[was]+base <= float64((1+switchGain)*(p.cost[p.best]+base)) {
 		p.best, p.reason = was, Held
 	}
