@@ -15,7 +15,7 @@ import (
 // style makes a drawing of package plot, which takes its colours from the page,
 // stand alone, on light and dark.
 const style = `<style>svg{background:#fff;font:12px sans-serif}text{fill:#333}.grid,.axis{stroke:#ccc;fill:none}` +
-	`path,line,polyline{vector-effect:non-scaling-stroke}.s1{stroke:#0072b2}.s2{stroke:#d55e00}.s3{stroke:#009e73}.s4{stroke:#cc79a7}` +
+	`.hair{display:none}.s1{stroke:#0072b2}.s2{stroke:#d55e00}.s3{stroke:#009e73}.s4{stroke:#cc79a7}` +
 	`.line,.s1,.s2,.s3,.s4{fill:none;stroke-width:2}text.s1,text.s2,text.s3,text.s4{stroke:none}text.s1{fill:#0072b2}text.s2{fill:#d55e00}text.s3{fill:#009e73}text.s4{fill:#cc79a7}</style>`
 
 // Plots writes the distribution of regrets, stationary and drifting, as SVG.
@@ -55,7 +55,7 @@ func (r *Result) Plots(dir string) error {
 		if at := strings.IndexByte(svg, '>'); at >= 0 {
 			head := svg[:at]
 			if !strings.Contains(head, "xmlns=") {
-				head += ` xmlns="http://www.w3.org/2000/svg"`
+				head += ` width="720" height="360" xmlns="http://www.w3.org/2000/svg"`
 			}
 			svg = head + ">" + style + svg[at+1:]
 		}
