@@ -32,6 +32,9 @@ func TestWhatWasMeasuredStays(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if added, err := Add(root); err != nil || added != nil {
+		t.Errorf("no archive: %v, %v", added, err)
+	}
 	write("README.md", "not governed")
 	write("gate/1/raw.txt", "raw")
 	write("history.jsonl", "one\n")

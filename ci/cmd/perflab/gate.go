@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/portask/portask/ci/archive"
 	"github.com/portask/portask/ci/baseline"
 	"github.com/portask/portask/ci/bench"
 	"github.com/portask/portask/ci/explain"
@@ -366,6 +367,9 @@ func (g *gateRun) finish(ctx context.Context, v *verdict.Verdict, series []sampl
 				return err
 			}
 			lines = append(lines, l)
+		}
+		if _, err := archive.Add(g.root); err != nil {
+			return err
 		}
 	}
 	d.History = history.SeriesOf(lines)
