@@ -3,10 +3,10 @@ package objectives
 import "runtime"
 
 // A turn is disturbed if other programs and the hypervisor took more than this
-// share of the processors while it ran. On two cores with nothing else running
-// it is 0.00 to 0.03 (kernel threads that write pages to the disk); the server
-// with its two clients wants all of them, so what others take, they lack, and
-// each of the compared servers lacks it differently.
+// share of the processors while it ran. The server with its two clients wants
+// all of two cores, so what others take, they lack, and each of the compared
+// servers lacks it differently. Kernel threads that write pages to the disk count
+// as others, hence not less.
 const disturbedShare = 0.15
 
 // othersShare is the part of all processors, 0 to 1, that went to other programs
