@@ -6,6 +6,7 @@ package adaptive
 const (
 	signsNs = 700  // FeaturesOf
 	planNs  = 2500 // a regression and a plan
+	batchNs = 75   // a decision and an observation
 )
 
 const (
@@ -24,7 +25,7 @@ const (
 
 	// rawBound is the part by which the cost may exceed that of sending everything
 	// raw, besides an advance of rawAdvance batches.
-	rawBound   = 0.035
+	rawBound   = 0.03
 	rawAdvance = 1
 
 	// Parts of the cost that may be spent on finding out: by features and
@@ -128,6 +129,7 @@ func (d *Decider) DecideFrom(size int, f Features) Decision {
 	}
 	if f.Valid {
 		d.learning -= float64(signsNs * d.price)
+		d.credit -= float64(signsNs * d.price)
 	}
 	p := d.planFor(classOf(size))
 	base := float64(baseNs * d.price)
@@ -152,7 +154,7 @@ func (d *Decider) DecideFrom(size int, f Features) Decision {
 			p.probe = Raw // until something new is known
 		}
 	}
-	d.credit = min(d.credit+float64((1+rawBound)*raw)-cost, saveMost*raw)
+	d.credit = min(d.credit+float64((1+rawBound)*raw)-cost-float64(batchNs*d.price), float64(saveMost*raw))
 	d.learning = min(d.learning+float64(learnPart*cost), float64(saveMost*learnPart*raw)+float64(2*(signsNs+planNs)*d.price))
 	d.trying = min(d.trying+float64(tryPart*cost), float64(saveMost*tryPart*raw))
 	d.spent += cost
@@ -216,6 +218,7 @@ func (d *Decider) planFor(class uint8) *plan {
 			return p
 		}
 		d.learning -= float64(planNs * d.price)
+		d.credit -= float64(planNs * d.price)
 	}
 	d.makePlan(p, class)
 	return p

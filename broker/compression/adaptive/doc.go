@@ -32,10 +32,10 @@
 //
 //   - Against raw: a decider keeps account of what it spent and of what sending
 //     everything raw would have cost. An arm is used only while the account,
-//     with the arm doing its worst, stays within 5 % and a fixed advance.
+//     with the arm doing its worst, stays within 3 % and an advance of one batch.
 //   - An arm that is not expected to meet the latency budget, the memory or, with
 //     batches waiting, the pace of the link, is not used.
-//   - Switching needs a gain of 3 %.
+//   - Switching needs a gain of 2 %.
 //   - Time: [BenchmarkDecide] tells; 0 allocations.
 //
 // # Determinism
