@@ -34,6 +34,7 @@ var commands []command
 func main() {
 	commands = []command{
 		{"gate", "is the head slower than its base? rounds, rules, a verdict and a report", runGate},
+		{"selftest", "the gate on heads of known behaviour: false alarms and power, with exact bounds", runSelftest},
 		{"baseline", "the accepted revision and figures, or accept a verdict's", runBaseline},
 		{"run", "benchmarks of two revisions in turns: raw samples and estimates, no verdict", runRun},
 		{"counters", "allocations per batch, counted by the broker's benchmarks", runCounters},
