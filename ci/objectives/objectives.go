@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -253,6 +254,9 @@ func (s *session) turn(ctx context.Context, l *turning) error {
 		s.printf("lane %s: other programs took %.0f %% of the processors in turn %d: it cannot show a bound missed", l.name, 100*others, l.done+1)
 	}
 	for _, f := range s.fresh {
+		if math.IsNaN(f.Value) || math.IsInf(f.Value, 0) {
+			continue // not measured in this turn; JSON knows no such number
+		}
 		f.Worst = f.Worst || others > disturbedShare
 		s.Samples[f.objective] = append(s.Samples[f.objective], f.Sample)
 	}

@@ -205,7 +205,12 @@ func TestDisturbedTurns(t *testing.T) {
 		t.Error("no time went by and others took it")
 	}
 	s := scripted(t, time.Hour)
-	err := s.turn(context.Background(), &turning{name: "load", run: func(context.Context) error { s.sample("a", 2, true); s.sample("b", 3, false); return nil }})
+	err := s.turn(context.Background(), &turning{name: "load", run: func(context.Context) error {
+		s.sample("a", 2, true)
+		s.sample("b", 3, false)
+		s.sample("b", math.NaN(), false)
+		return nil
+	}})
 	if err != nil || len(s.Samples["a"]) != 1 || len(s.Samples["b"]) != 1 || !s.Samples["a"][0].Worst || len(s.Others) != 1 {
 		t.Errorf("%v, samples %v, others %v", err, s.Samples, s.Others)
 	}

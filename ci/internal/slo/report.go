@@ -103,9 +103,11 @@ func number(x float64, unit string) string {
 		return fmt.Sprintf("%.3g %%", 100*x)
 	case unit == "B" && x >= 1<<20:
 		return fmt.Sprintf("%.1f MiB", x/(1<<20))
+	case unit == "ns" && x >= 1e9:
+		return fmt.Sprintf("%.3g s", x/1e9)
 	case unit == "ns" && x >= 1e6:
 		return fmt.Sprintf("%.3g ms", x/1e6)
-	case unit == "ns" && x >= 1e4:
+	case unit == "ns" && x >= 1e3:
 		return fmt.Sprintf("%.3g us", x/1e3)
 	case unit == "ratio" || unit == "count":
 		return fmt.Sprintf("%.3g", x)
