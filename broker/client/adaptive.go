@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/compression/adaptive"
+	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/wire"
 )
@@ -60,6 +62,84 @@ func (c *config) policies() (p policies) {
 	return p
 }
 
+// brokerPolicy is the artefact that the broker hands out, got by the first producer
+// that needs it. Safe for concurrent use.
+type brokerPolicy struct {
+	mu sync.Mutex
+	id uint64
+	p  *policies // nil: none was got
+}
+
+// get returns the broker's policy id, over l.
+func (b *brokerPolicy) get(ctx context.Context, l *link, id uint64) (*policies, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.p != nil && b.id == id {
+		return b.p, nil
+	}
+	var resp copied
+	if err := l.call(ctx, wire.OpPolicyGet, new(wire.Empty), &resp, true, nil); err != nil {
+		return nil, err
+	}
+	a, err := adaptive.Parse(resp.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	if a.Hash() != id {
+		return nil, fault.New(fault.ProtocolViolation, "get policy").WithField("policy").
+			WithDetail("%016x came instead of %016x: it has changed meanwhile", a.Hash(), id)
+	}
+	b.id, b.p = id, &policies{artefact: a}
+	return b.p, nil
+}
+
+// policyAdvised makes the broker's artefact decide from now on, or the client's own
+// if the broker has none. A program that gave one, or records decisions, which name
+// one artefact, keeps its own. mu is held.
+func (p *Producer) policyAdvised() {
+	id := p.advice.policy
+	if p.c.cfg.artefact != nil || p.c.policies.rec != nil {
+		return
+	}
+	switch {
+	case id == 0 || id == p.c.policies.artefact.Hash():
+		p.decideBy(&p.c.policies)
+	case p.policies.artefact.Hash() != id && id != p.noPolicy && !p.getting && p.err == nil:
+		p.getting = true
+		p.fetches.Go(func() {
+			got, err := p.c.brokerPolicy.get(p.life, p.l, id)
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.getting = false
+			if err != nil {
+				p.noPolicy = id
+				p.c.cfg.log.Warn("the broker's policy of adaptive compression cannot be used; the one before goes on", "error", err)
+				p.policyNote = "the broker's artefact is not used: " + err.Error()
+				if p.chooser != nil {
+					p.chooser.remark(p.policyNote)
+				}
+				return
+			}
+			p.decideBy(got)
+			p.follow()
+		})
+	}
+}
+
+// decideBy makes x the policy. mu is held.
+func (p *Producer) decideBy(x *policies) {
+	if p.policies == x {
+		return
+	}
+	p.policies = x
+	if old := p.chooser; old != nil {
+		p.chooser = old.successor(x)
+		if p.method.chooser == old {
+			p.method = newMethod(p.method.policy, p.chooser)
+		}
+	}
+}
+
 // close writes the rest of the log.
 func (p *policies) close(c *config) {
 	if p.rec == nil {
@@ -85,6 +165,7 @@ type chooser struct {
 
 	mu         sync.Mutex
 	d          *adaptive.Decider       // guarded by mu, as all below
+	note       string                  // why another artefact does not decide
 	arms       adaptive.ArmSet         // that d may use
 	dictionary *compression.Dictionary // of zstd; nil: none
 	size       int                     // of the last body
@@ -115,9 +196,30 @@ func newChooser(p *policies, topic, producer string) *chooser {
 	if ns, err := hostSpeed(); err == nil {
 		o.HostScale = p.artefact.HostScale(ns)
 	}
-	ch := &chooser{policies: p, names: o}
+	ch := &chooser{policies: p, names: o, note: p.note}
 	ch.allow(adaptive.AllArms)
 	return ch
+}
+
+// successor decides by another artefact, and goes on counting.
+func (ch *chooser) successor(p *policies) *chooser {
+	n := newChooser(p, ch.names.Topic, ch.names.Producer) // the host was measured for ch
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	n.size, n.last, n.chosen, n.reason, n.begun = ch.size, ch.last, ch.chosen, ch.reason, ch.begun
+	n.batches, n.switches, n.count, n.turns, n.turned = ch.batches, ch.switches, ch.count, ch.turns, ch.turned
+	n.dictionary = ch.dictionary
+	n.arms = ch.arms
+	n.d = nil
+	n.renew()
+	return n
+}
+
+// remark notes why another artefact does not decide.
+func (ch *chooser) remark(note string) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	ch.note = note
 }
 
 // allow makes ch choose among arms from the next body on. What was learnt is
@@ -129,8 +231,13 @@ func (ch *chooser) allow(arms adaptive.ArmSet) {
 		return
 	}
 	ch.arms = arms
+	ch.renew()
+}
+
+// renew begins to learn anew. mu is held, or ch is nobody else's yet.
+func (ch *chooser) renew() {
 	o := ch.names
-	o.Arms = arms
+	o.Arms = ch.arms
 	ch.d = adaptive.New(ch.policies.artefact, o)
 	if ch.policies.rec != nil {
 		ch.d.Record(ch.policies.rec)
@@ -316,7 +423,8 @@ func (ch *chooser) explain() (c Choices, ok bool) {
 		return Choices{}, false
 	}
 	e := ch.d.Explain(ch.size)
-	c = Choices{Explanation: e, Artefact: fmt.Sprintf("%016x", ch.policies.artefact.Hash()), Note: ch.policies.note,
+	e.Batches = ch.batches // those before other arms or another artefact too
+	c = Choices{Explanation: e, Artefact: fmt.Sprintf("%016x", ch.policies.artefact.Hash()), Note: ch.note,
 		Chosen: ch.chosen, Why: ch.reason, Switches: ch.switches}
 	for _, v := range e.Arms {
 		n := &ch.count[v.Arm]

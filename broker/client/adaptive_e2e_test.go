@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -105,8 +108,9 @@ func TestSwitchStrategyUnderLoad(t *testing.T) {
 		return x.Conditions.FanOut.Source == adaptive.Broker && x.Conditions.FanOut.Value == 1+1*2
 	})
 	// One algorithm less: what is chosen from then on is among the others.
-	o.Algorithms = []message.Algorithm{message.None, message.LZ4, message.Gzip, message.Snappy}
+	// It is taken away while nobody uses it: what is on its way would be refused.
 	reload(compression.Always)
+	o.Algorithms = []message.Algorithm{message.None, message.LZ4, message.Gzip, message.Snappy}
 	reload(compression.Adaptive)
 	strategy := func(st client.Choice[compression.Strategy]) {
 		t.Helper()
@@ -217,5 +221,63 @@ func TestAdaptiveIsExplained(t *testing.T) {
 	r, err := adaptive.Replay(bytes.NewReader(log.Bytes()), adaptive.Embedded(), nil, false)
 	if err != nil || r.Differ != 0 || r.Truncated || r.Decisions != p.Stats().Batches {
 		t.Errorf("replayed %+v, %v; %d batches were sent", r, err, p.Stats().Batches)
+	}
+}
+
+// A broker's artefact decides instead of the embedded one, while producers send; one
+// that is none is refused with the reason, and nothing changes.
+func TestBrokerHasAPolicy(t *testing.T) {
+	own, err := os.ReadFile(filepath.Join("..", "compression", "adaptive", "artefact.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := append(bytes.TrimSpace(own), "\n\n\n"...)
+	a, err := adaptive.Parse(other)
+	if err != nil || a.Hash() == adaptive.Embedded().Hash() {
+		t.Fatalf("%v, hash %016x", err, a.Hash())
+	}
+	s, o := tunable(t, server.Options{Loops: 1, CompressionStrategy: wire.Choose(compression.Adaptive)})
+	ctx := t.Context()
+	c := dial(t, s.Addr().String())
+	if _, err := c.Admin().CreateTopic(ctx, client.TopicConfig{Name: "orders", Visibility: message.AckAccepted}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := c.Producer(ctx, "orders", client.WithAck(message.AckAccepted))
+	if err != nil {
+		t.Fatal(err)
+	}
+	decides := func(hash uint64, note string) {
+		t.Helper()
+		until(t, fmt.Sprintf("artefact %016x, note %q", hash, note), func() bool {
+			if _, err := p.Send(ctx, &message.Message{Value: bytes.Repeat([]byte("delivered "), 200)}); err != nil {
+				t.Fatal(err)
+			}
+			x, ok := p.Explain()
+			return ok && x.Artefact == fmt.Sprintf("%016x", hash) && strings.Contains(x.Note, note)
+		})
+	}
+	hand := func(b []byte) {
+		t.Helper()
+		o.Artefact = b
+		if err := s.Reload(o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	decides(adaptive.Embedded().Hash(), "")
+	hand(other)
+	decides(a.Hash(), "")
+	hand([]byte("of another age"))
+	decides(a.Hash(), "not used")
+	hand(nil)
+	decides(adaptive.Embedded().Hash(), "")
+	x, _ := p.Explain()
+	if n := p.Stats().Batches; x.Batches == 0 || x.Batches > n {
+		t.Errorf("%d batches explained of %d", x.Batches, n)
+	}
+	if err := p.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if all := s.Choices("orders"); len(all) != 1 || all[0].Batches == 0 || all[0].Batches > p.Stats().Batches {
+		t.Errorf("the broker shows %+v of %d batches", all, p.Stats().Batches)
 	}
 }

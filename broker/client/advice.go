@@ -20,6 +20,7 @@ type advised struct {
 	strategy   compression.Strategy
 	accept     uint16 // bit i: the broker takes algorithm i; meaningless without hasAccept
 	hasAccept  bool
+	policy     uint64 // of the broker; 0: it has none
 }
 
 // wants is what the producer takes advice on: what its program says nothing of.
@@ -79,6 +80,9 @@ func (p *Producer) take(x *wire.Advice) {
 	if x.HasAccept {
 		a.accept, a.hasAccept = x.Accept, true
 	}
+	if x.HasPolicy {
+		a.policy = x.Policy
+	}
 	p.hint(x, time.Now())
 	p.follow()
 }
@@ -117,7 +121,7 @@ func (p *Producer) follow() {
 	} else if d != nil {
 		policy.Dictionary = d
 	}
-	if policy == p.method.policy {
+	if policy == p.method.policy && (policy.Strategy != compression.Adaptive || p.method.chooser == p.chooser) {
 		return
 	}
 	p.method = newMethod(policy, p.chooser)

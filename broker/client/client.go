@@ -21,8 +21,9 @@ type Client struct {
 	frames framePool
 	dicts  dictionaries
 
-	encoders encoders // of producers
-	policies policies // of adaptive producers
+	encoders     encoders // of producers
+	policies     policies // of adaptive producers
+	brokerPolicy brokerPolicy
 
 	// ctx ends when Close is called: the end of all waiting.
 	ctx    context.Context

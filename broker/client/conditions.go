@@ -108,17 +108,25 @@ func conditionsOf(now time.Time, l sysmetrics.Load, h *hints) (c adaptive.Condit
 // none, and reports whether it is there. Measuring the host may take 40 ms, which
 // nobody waits for here: until then the old method goes on. mu is held.
 func (p *Producer) chooses() bool {
+	p.policyAdvised()
 	if p.chooser != nil {
 		p.chooser.allow(p.armsAllowed())
 		return true
 	}
 	if !p.choosing && !p.closing {
 		p.choosing = true
+		by := p.policies
 		p.fetches.Go(func() {
-			ch := newChooser(&p.c.policies, p.topic, p.c.cfg.name)
+			ch := newChooser(by, p.topic, p.c.cfg.name)
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			p.choosing, p.chooser = false, ch
+			if p.policies != by {
+				p.chooser = ch.successor(p.policies)
+			}
+			if p.policyNote != "" {
+				p.chooser.remark(p.policyNote)
+			}
 			p.flow = new(flow)
 			p.follow()
 		})
@@ -215,19 +223,19 @@ func (w *watcher) look(p *Producer) bool {
 		c.Link = adaptive.Reading{Value: rate, Source: adaptive.Local}
 	}
 	ch.conditions(c)
-	w.report(p, cn, handle, strategy, now, idle || !adaptiveNow)
+	w.report(ch, cn, handle, strategy, now, idle || !adaptiveNow)
 	return !idle && adaptiveNow
 }
 
 // report tells the broker, once a second and at the end.
-func (w *watcher) report(p *Producer, cn *conn, handle uint32, strategy compression.Strategy, now time.Time, last bool) {
+func (w *watcher) report(ch *chooser, cn *conn, handle uint32, strategy compression.Strategy, now time.Time, last bool) {
 	if cn == nil || handle == 0 || !last && now.Sub(w.reported) < reportEvery {
 		return
 	}
-	if n := p.chooser.decided(); n == w.told {
+	if n := ch.decided(); n == w.told {
 		return
 	}
-	x, ok := p.chooser.report(strategy)
+	x, ok := ch.report(strategy)
 	if !ok {
 		return
 	}

@@ -93,14 +93,18 @@ type Producer struct {
 	encoding int  // batches that encoders have
 
 	// Of adaptive compression; see conditions.go.
-	chooser  *chooser      // nil: the producer has never been adaptive
-	choosing bool          // it is being made
-	watching bool          // the watch runs
-	stirred  bool          // a batch came since it looked
-	flow     *flow         // nil without chooser
-	hints    hints         // of the broker
-	held     time.Duration // how long batches have been held when they are encoded, on average, if there is a budget
-	asked    time.Time     // when the OPEN_PRODUCER was sent
+	chooser    *chooser      // nil: the producer has never been adaptive
+	policies   *policies     // of chooser
+	noPolicy   uint64        // a policy of the broker that cannot be used
+	policyNote string        // why
+	getting    bool          // the broker's policy is being got
+	choosing   bool          // it is being made
+	watching   bool          // the watch runs
+	stirred    bool          // a batch came since it looked
+	flow       *flow         // nil without chooser
+	hints      hints         // of the broker
+	held       time.Duration // how long batches have been held when they are encoded, on average, if there is a budget
+	asked      time.Time     // when the OPEN_PRODUCER was sent
 
 	done, spareDone []completion // for the callback goroutine
 	batches         []*batch     // for reuse
@@ -176,7 +180,7 @@ func (c *Client) Producer(ctx context.Context, topic string, opts ...ProducerOpt
 	if err := wire.CheckTopicName(topic); err != nil {
 		return nil, err
 	}
-	p.hints = hints{load: wire.UnknownLoad}
+	p.hints, p.policies = hints{load: wire.UnknownLoad}, &c.policies
 	if p.o.compresses && p.o.policy.Strategy == compression.Adaptive {
 		p.chooser, p.flow = newChooser(&c.policies, topic, c.cfg.name), new(flow)
 		p.chooser.use(p.o.policy.Dictionary)

@@ -43,7 +43,7 @@ func (l *loop) admin(c evloop.Conn, h wire.Header, payload []byte) error {
 				l.answered(c, 1)
 			}, nil
 		}
-		if unsent := l.srv.offload.unsent; h.Opcode != wire.OpMetadata && h.Opcode != wire.OpDictionaryGet {
+		if unsent := l.srv.offload.unsent; h.Opcode != wire.OpMetadata && h.Opcode != wire.OpDictionaryGet && h.Opcode != wire.OpPolicyGet {
 			unsent.Force(int64(total)) // what was done is not called refused
 		} else if err := unsent.Take(int64(total)); err != nil {
 			return nil, err

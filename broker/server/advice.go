@@ -24,6 +24,7 @@ type told struct {
 	level      uint8
 	encoding   message.Encoding
 	strategy   compression.Strategy
+	policy     uint64
 	hasLoad    bool // load and fanOut are told
 	load       wire.Load
 }
@@ -36,7 +37,7 @@ const advicePerTurn = 512
 // for and the broker does not accept is the broker's default, which it accepts.
 func (v *live) advice(t *topic.Topic) told {
 	c := t.Config()
-	a := told{strategy: compression.Strategy(c.Strategy.Or(uint8(v.strategy))), accept: v.algorithms, algorithm: c.Compression.Or(v.algorithm), level: c.Level.Or(uint8(v.level)), encoding: c.Encoding.Or(v.encoding)}
+	a := told{strategy: compression.Strategy(c.Strategy.Or(uint8(v.strategy))), accept: v.algorithms, policy: v.policy, algorithm: c.Compression.Or(v.algorithm), level: c.Level.Or(uint8(v.level)), encoding: c.Encoding.Or(v.encoding)}
 	if !v.accepts(message.Attributes(0).WithAlgorithm(a.algorithm).WithEncoding(v.encoding)) {
 		a.algorithm = v.algorithm
 	}
@@ -77,6 +78,7 @@ func (a told) news(old told, wants wire.AdviceWants) (x wire.Advice) {
 	}
 	if wants&(wire.WantStrategy|wire.WantLoad) != 0 {
 		x.HasAccept, x.Accept = a.accept != old.accept, a.accept
+		x.HasPolicy, x.Policy = a.policy != old.policy, a.policy
 	}
 	if a.hasLoad {
 		if !old.hasLoad {
@@ -183,6 +185,14 @@ func (s *Server) dictionaryRequest(op wire.Opcode, payload []byte) (func() (wire
 		return func() (wire.Payload, error) {
 			b, err := s.cat.LoadDictionary(m.Topic, m.ID)
 			return &wire.Dictionary{Bytes: b}, err
+		}, err
+	case wire.OpPolicyGet:
+		err := new(wire.Empty).Parse(payload)
+		return func() (wire.Payload, error) {
+			if v := s.live.Load(); v.artefact != nil {
+				return &wire.Dictionary{Bytes: v.artefact}, nil
+			}
+			return nil, fault.New(fault.NotFound, "get policy").WithField("artefact").WithDetail("the broker has none of its own")
 		}, err
 	case wire.OpDictionaryAdd:
 		var m wire.DictionaryAdd

@@ -74,6 +74,10 @@ type Options struct {
 	// default. With Adaptive, clients that can choose algorithm and level
 	// themselves, among Algorithms, and those that cannot use Compression.
 	CompressionStrategy wire.Choice[compression.Strategy]
+	// Artefact is the policy of adaptive compression that producers are to use which
+	// have none of their own; nil if they are to use what they carry. The server does
+	// not look inside.
+	Artefact []byte
 	// Load reads how busy the broker's machine is; nil if nobody can tell. It is
 	// called once a second at most, and only while producers want to know.
 	Load func() wire.Load

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"hash/fnv"
 	"log/slog"
 	"time"
 
@@ -27,6 +28,8 @@ type live struct {
 	strategy  compression.Strategy
 	// algorithms has bit i set if batches of algorithm i are taken.
 	algorithms uint16
+	artefact   []byte
+	policy     uint64 // names artefact; 0 without one
 }
 
 func (o *Options) live() *live {
@@ -34,6 +37,11 @@ func (o *Options) live() *live {
 		debug:     o.Logger.Enabled(context.Background(), slog.LevelDebug),
 		algorithm: o.Compression, level: o.CompressionLevel, encoding: o.Encoding,
 		strategy: o.CompressionStrategy.Or(compression.Threshold)}
+	if len(o.Artefact) > 0 {
+		h := fnv.New64a()
+		_, _ = h.Write(o.Artefact) // never fails
+		v.artefact, v.policy = o.Artefact, h.Sum64()
+	}
 	for _, alg := range o.Algorithms {
 		v.algorithms |= 1 << alg
 		for _, enc := range o.Encodings {
@@ -49,7 +57,7 @@ func (v *live) accepts(a message.Attributes) bool { return v.accept>>(a&acceptMa
 
 // Reload changes what can change while the server runs, without touching a
 // connection: SlowConsumer, ProducerBytes, DeliverBytes, Algorithms, Encodings,
-// Compression, CompressionLevel, CompressionStrategy, Encoding, RetentionEvery, Topics, and whether the
+// Compression, CompressionLevel, CompressionStrategy, Artefact, Encoding, RetentionEvery, Topics, and whether the
 // Logger takes debug messages. The other fields of o are not looked at; zero means
 // the default, as in New.
 //
@@ -64,7 +72,7 @@ func (s *Server) Reload(o Options) error {
 	n.SlowConsumer, n.ProducerBytes, n.DeliverBytes = o.SlowConsumer, o.ProducerBytes, o.DeliverBytes
 	n.Algorithms, n.Encodings = o.Algorithms, o.Encodings
 	n.Compression, n.CompressionLevel, n.Encoding = o.Compression, o.CompressionLevel, o.Encoding
-	n.CompressionStrategy = o.CompressionStrategy
+	n.CompressionStrategy, n.Artefact = o.CompressionStrategy, o.Artefact
 	n.RetentionEvery, n.Topics = o.RetentionEvery, o.Topics
 	if err := n.complete(); err != nil {
 		return err

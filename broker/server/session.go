@@ -224,7 +224,7 @@ func (l *loop) frame(c evloop.Conn, u *[4]uint32, h wire.Header, payload []byte)
 	case wire.OpFetch:
 		return l.fetch(c, u, h, payload)
 	case wire.OpMetadata, wire.OpListOffsets, wire.OpTopicCreate, wire.OpTopicAlter, wire.OpTopicDelete,
-		wire.OpDictionaryList, wire.OpDictionaryGet, wire.OpDictionaryAdd, wire.OpDictionaryUse:
+		wire.OpDictionaryList, wire.OpDictionaryGet, wire.OpDictionaryAdd, wire.OpDictionaryUse, wire.OpPolicyGet:
 		return l.admin(c, h, payload)
 	case wire.OpClose:
 		if err := new(wire.Close).Parse(payload); err != nil {

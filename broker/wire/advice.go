@@ -29,9 +29,10 @@ const (
 	optAdviceFanOut      = 10
 	optAdviceStrategy    = 32
 	optAdviceAccept      = 34
+	optAdvicePolicy      = 36
 
 	adviceKnown = 1<<optAdviceCompression | 1<<optAdviceEncoding | 1<<optAdviceDictionary |
-		1<<optAdviceLoad | 1<<optAdviceFanOut | 1<<optAdviceStrategy | 1<<optAdviceAccept
+		1<<optAdviceLoad | 1<<optAdviceFanOut | 1<<optAdviceStrategy | 1<<optAdviceAccept | 1<<optAdvicePolicy
 )
 
 // Advice is what the broker would have a producer do from its next batch on, of
@@ -49,10 +50,10 @@ const (
 //	│ cpu u8 │ memory u8 │ disk u8 │ link u8 │   │ fan-out u16  │
 //	└────────┴───────────┴─────────┴─────────┘   └──────────────┘
 //
-//	option 32: strategy   option 34: accepted
-//	┌─────────────┐       ┌────────────────┐
-//	│ strategy u8 │       │ algorithms u16 │
-//	└─────────────┘       └────────────────┘
+//	option 32: strategy   option 34: accepted   option 36: policy
+//	┌─────────────┐       ┌────────────────┐    ┌───────────────────┐
+//	│ strategy u8 │       │ algorithms u16 │    │ id u64, 0 = none  │
+//	└─────────────┘       └────────────────┘    └───────────────────┘
 //
 // It is advice: a number that the client does not know is to be ignored by it,
 // not refused.
@@ -78,6 +79,9 @@ type Advice struct {
 
 	HasAccept bool
 	Accept    uint16 // bit i: the broker takes batches of algorithm i
+
+	HasPolicy bool
+	Policy    uint64 // of the broker, to be got by POLICY_GET; 0 = it has none
 }
 
 // Load is how busy a broker is: shares in percent, 0 to 100, of what it has of a
@@ -103,7 +107,7 @@ func Share(percent uint8) (share float64, ok bool) {
 
 // Empty reports whether a advises on nothing.
 func (a *Advice) Empty() bool {
-	return !a.HasCompression && !a.HasEncoding && !a.HasDictionary && !a.HasLoad && !a.HasFanOut && !a.HasStrategy && !a.HasAccept
+	return !a.HasCompression && !a.HasEncoding && !a.HasDictionary && !a.HasLoad && !a.HasFanOut && !a.HasStrategy && !a.HasAccept && !a.HasPolicy
 }
 
 // appendEntries appends the inside of the option section.
@@ -128,6 +132,9 @@ func (a *Advice) appendEntries(dst []byte) []byte {
 	}
 	if a.HasAccept {
 		dst = AppendOption(dst, optAdviceAccept, le.AppendUint16(nil, a.Accept))
+	}
+	if a.HasPolicy {
+		dst = AppendOption(dst, optAdvicePolicy, le.AppendUint64(nil, a.Policy))
 	}
 	return dst
 }
@@ -175,6 +182,10 @@ func (a *Advice) parse(c *cursor, o Options) {
 		case optAdviceAccept:
 			if c.sized("advice.accept", v, 2) {
 				a.HasAccept, a.Accept = true, le.Uint16(v)
+			}
+		case optAdvicePolicy:
+			if c.sized("advice.policy", v, 8) {
+				a.HasPolicy, a.Policy = true, le.Uint64(v)
 			}
 		}
 	}

@@ -43,6 +43,8 @@ const (
 	OpDictionaryAdd  Opcode = 101
 	OpDictionaryUse  Opcode = 102
 
+	OpPolicyGet Opcode = 103
+
 	// OpError is always sent with ResponseBit: 0xffff on the wire.
 	OpError Opcode = 0x7fff
 )
@@ -75,6 +77,7 @@ var opcodes = []opcodeInfo{
 	{OpDictionaryGet, "DICTIONARY_GET", "DICTIONARY_GET_OK", fromClient, func() Payload { return new(DictionaryGet) }, func() Payload { return new(Dictionary) }},
 	{OpDictionaryAdd, "DICTIONARY_ADD", "DICTIONARY_ADD_OK", fromClient, func() Payload { return new(DictionaryAdd) }, func() Payload { return new(Dictionaries) }},
 	{OpDictionaryUse, "DICTIONARY_USE", "DICTIONARY_USE_OK", fromClient, func() Payload { return new(DictionaryUse) }, func() Payload { return new(Dictionaries) }},
+	{OpPolicyGet, "POLICY_GET", "POLICY_GET_OK", fromClient, func() Payload { return new(Empty) }, func() Payload { return new(Dictionary) }},
 	{OpError, "", "ERROR", fromServer, nil, func() Payload { return new(Error) }},
 }
 

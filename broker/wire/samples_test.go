@@ -142,11 +142,12 @@ func samples(tb testing.TB) []sample {
 		{"advice_of_later", Header{Opcode: OpAdvice, Handle: 0x01000007}, &Advice{HasCompression: true, Algorithm: 77, Level: 99, HasEncoding: true, Encoding: 9}, -1, nil},
 		{"advice_load", Header{Opcode: OpAdvice, Handle: 0x01000007}, &Advice{
 			HasLoad: true, Load: Load{CPU: 45, Memory: 80, Disk: LoadUnknown, Link: 5}, HasFanOut: true, FanOut: 0x0203,
-			HasStrategy: true, Strategy: 3, HasAccept: true, Accept: 0x3f,
+			HasStrategy: true, Strategy: 3, HasAccept: true, Accept: 0x3f, HasPolicy: true, Policy: 0x0123456789abcdef,
 		}, -1, []damage{
 			set("a shorter load", 4, 3, 0),
 			set("a longer strategy", 18, 2, 0),
-			set("another length of what is accepted", -4, 1, 0),
+			set("another length of what is accepted", -16, 1, 0),
+			set("another length of the policy", -10, 7, 0),
 		}},
 		{"report", Header{Opcode: OpReport, Handle: 0x01000007}, &Report{
 			Strategy: 3, Chosen: 1, Reason: 4, CPU: 45, FanOut: 3, Link: 2_500_000, Batches: 4000, Switches: 17, Artefact: "trained 0a1b2c3d", Note: "built in",
@@ -253,6 +254,8 @@ func samples(tb testing.TB) []sample {
 			[]damage{set("too long", 0, 1, 0, 16), set("longer than the frame", 0, 0, 0, 16), set("empty", 0, 0, 0, 0, 0)}},
 		{"dictionary_add", Header{Opcode: OpDictionaryAdd, Correlation: 16}, &DictionaryAdd{Topic: "orders", Bytes: []byte("7\xa40\xecbytes")}, last, nil},
 		{"dictionary_use", Header{Opcode: OpDictionaryUse, Correlation: 17}, &DictionaryUse{Topic: "orders", ID: 7}, last, nil},
+		{"policy_get", Header{Opcode: OpPolicyGet, Correlation: 18}, &Empty{}, last, nil},
+		{"policy_get_ok", Header{Opcode: OpPolicyGet.Response(), Correlation: 18}, &Dictionary{Bytes: []byte(`{"format":"..."}`)}, last, nil},
 		{"error", Header{Opcode: OpError.Response(), Correlation: 4, Handle: 0x01000007}, &Error{
 			Code: fault.TooLarge, Category: fault.CategoryMessage, Bits: fault.BitRetryable | fault.BitClosesHandle, RetryAfterMs: 1000, Opcode: OpProduce,
 			Op: "produce orders-3", Message: "the batch is too large", Field: "batch.body_len", Limit: 4 << 20, Value: 5 << 20, HasLimit: true,

@@ -201,7 +201,7 @@ func TestTableAgreesWithComponents(t *testing.T) {
 // the process does by itself.
 func (o *brokerOptions) inForce() string {
 	s := &o.server
-	return fmt.Sprint(s.SlowConsumer, s.ProducerBytes, s.DeliverBytes, s.Algorithms, s.Encodings, s.Compression, s.CompressionLevel, s.CompressionStrategy, s.Encoding, s.RetentionEvery, s.Topics,
+	return fmt.Sprint(s.SlowConsumer, s.ProducerBytes, s.DeliverBytes, s.Algorithms, s.Encodings, s.Compression, s.CompressionLevel, s.CompressionStrategy, o.artefact, s.Encoding, s.RetentionEvery, s.Topics,
 		o.logLevel, o.gcPercent, o.memoryLimit, o.shutdownTimeout, o.monitor.Interval, o.monitor.MutexFraction, o.monitor.BlockRate)
 }
 

@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"math"
 
+	"github.com/portask/portask/broker/compression/adaptive"
+	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/sysmetrics"
 	"github.com/portask/portask/broker/wire"
 )
@@ -24,6 +26,27 @@ func (o *brokerOptions) machineLoad(log *slog.Logger) func() wire.Load {
 		l := r.Read()
 		return wire.Load{CPU: percent(l.CPU), Memory: percent(l.Memory), Disk: percent(l.Disk), Link: percent(l.Link)}
 	}
+}
+
+// readArtefact reads the policy that producers are given; nil if there is none, or
+// if it is none, which is logged.
+func (o *brokerOptions) readArtefact(log *slog.Logger) []byte {
+	if o.artefact == "" {
+		return nil
+	}
+	b, err := readBounded(o.artefact, nil, adaptive.ArtefactMaxBytes)
+	if err == nil {
+		if b == nil {
+			err = fault.New(fault.TooLarge, "read "+o.artefact).WithField("compression.artefact").WithLimit(adaptive.ArtefactMaxBytes+1, adaptive.ArtefactMaxBytes)
+		} else {
+			_, err = adaptive.Parse(b)
+		}
+	}
+	if err != nil {
+		log.Warn("compression.artefact is not used; producers use the policy that they carry", "file", o.artefact, "err", err)
+		return nil
+	}
+	return b
 }
 
 // percent is a share in percent, unknown if it is no number.

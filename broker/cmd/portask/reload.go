@@ -121,6 +121,7 @@ func (r *reloader) apply(o *brokerOptions) error {
 			return err
 		}
 	}
+	o.server.Artefact = o.readArtefact(r.log)
 	old := r.level.Level()
 	r.level.Set(o.logLevel) // the server looks at it
 	if err := r.server.Reload(o.server); err != nil {

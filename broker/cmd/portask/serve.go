@@ -114,7 +114,7 @@ func serve(ctx context.Context, l *launch, stdout, stderr io.Writer) (err error)
 		}
 	}()
 	o.server.Engine, o.server.Logger, o.server.Version, o.server.Measure = engine, log, versionText(), mon != nil
-	o.server.Load = o.machineLoad(log)
+	o.server.Load, o.server.Artefact = o.machineLoad(log), o.readArtefact(log)
 	s, err := server.New(o.server)
 	if err != nil {
 		return err

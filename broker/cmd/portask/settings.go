@@ -40,7 +40,9 @@ type brokerOptions struct {
 	engine string
 	data   string
 	disk   disklog.Options
-	mem    memlog.Options
+	// artefact is the file of server.Options.Artefact, empty for none.
+	artefact string
+	mem      memlog.Options
 
 	addrFile        string
 	shutdownTimeout time.Duration
@@ -209,6 +211,8 @@ func (o *brokerOptions) schema() *config.Schema {
 				Doc: "The level that goes with it, and with a topic's own algorithm where the topic names no level."},
 			{Name: "strategy", Field: "compression_strategy", Live: true, Value: config.OneOf(&s.CompressionStrategy, strategies()...),
 				Doc: "When they compress, where their topic names no strategy: always keeps any gain, threshold tries what is worth trying, never leaves all as it is. With adaptive each producer chooses algorithm and level of each batch by what they cost and bring at present, among what is accepted; clients that cannot use compression.default. See docs/adaptive.md."},
+			{Name: "artefact", Live: true, Value: config.String(&o.artefact, "", nil),
+				Doc: "File with a policy of adaptive compression, as perflab policy train writes it, that producers are to use instead of the one they carry. One that is damaged or something else is logged and not handed out."},
 		}},
 		config.Area{Name: "serialization", Doc: "Producers encode; the broker stores what it gets.", Keys: []config.Key{
 			{Name: "accept", Live: true, Value: config.Several(&s.Encodings, named(s.Encodings)...),
