@@ -44,7 +44,11 @@ func machineLoad() sysmetrics.Load {
 			m.failed = true // this system tells nothing, now or later
 		}
 	}
-	if m.reader != nil && time.Since(m.load.At) >= machineEvery {
+	every := machineEvery
+	if math.IsNaN(m.load.CPU) { // the first reading has nothing before it
+		every = watchEvery
+	}
+	if m.reader != nil && time.Since(m.load.At) >= every {
 		m.load = m.reader.Read()
 	}
 	return m.load
@@ -215,7 +219,8 @@ func (w *watcher) look(p *Producer) bool {
 	}
 	c.Queue = adaptive.Reading{Value: float64(waiting), Source: adaptive.Local}
 	broker, _ := wire.Share(h.load.CPU)
-	crowded := load.CPU >= crowdedCPU || broker >= crowdedCPU && h.load.CPU <= 100
+	// As long as it is not known how busy the processors are, they may be.
+	crowded := !(load.CPU < crowdedCPU) || broker >= crowdedCPU && h.load.CPU <= 100
 	p.mu.Lock()
 	rate := linkRate(now, p.flow, &w.tcp, crowded)
 	p.mu.Unlock()

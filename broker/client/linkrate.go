@@ -22,6 +22,8 @@ type flow struct {
 	rates [flowRates]float64 // of the last batches that queued, a ring
 	rated int
 	last  time.Time // the last of them was acknowledged; zero: none was
+	sure  float64   // the last estimate by rates that were even
+	seen  time.Time // when that was
 }
 
 const (
@@ -40,10 +42,13 @@ const (
 	// batches the same rate: through a limit of 8 MB/s, on two processors with a load
 	// of 20, nine of ten were within 20 % of it. Answers that are late because nobody
 	// ran are sometimes in time: fewer than half are as near to their median.
-	flowRates = 32
+	flowRates = 16
 	flowLeast = 5 // batches, before there is an estimate
 	flowNear  = 0.25
 	flowEven  = 0.6
+	// flowSure is how long such an estimate outlives rates that are uneven: a pause of
+	// one side makes a handful of them so.
+	flowSure = 2 * time.Second
 )
 
 // middle is the median of the rates of the last batches that queued; even reports
@@ -62,7 +67,7 @@ func (f *flow) middle() (median float64, even bool) {
 			near++
 		}
 	}
-	return median, float64(near) >= flowEven*float64(n)
+	return median, n >= flowRates/2 && float64(near) >= flowEven*float64(n)
 }
 
 // answered notes the time of an answer that depends on no batch.
@@ -96,7 +101,15 @@ func (f *flow) acked(now time.Time, n int, before uint64, d time.Duration) {
 // answers may be late because nobody ran.
 func (f *flow) rate(now time.Time, crowded bool) float64 {
 	r, even := f.middle()
-	if r == 0 || crowded && !even {
+	if even {
+		f.sure, f.seen = r, now
+	}
+	if crowded && !even {
+		if r = f.sure; now.Sub(f.seen) > flowSure {
+			return 0
+		}
+	}
+	if r == 0 {
 		return 0
 	}
 	if over := now.Sub(f.last) - flowHold; over > 0 {
