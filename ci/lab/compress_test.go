@@ -16,7 +16,7 @@ func TestCompressBench(t *testing.T) {
 		t.Skip("builds the broker")
 	}
 	name := filepath.Join(t.TempDir(), "portask")
-	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", name, "github.com/portask/portask/broker/cmd/portask").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-buildvcs=false", "-pgo=off", "-o", name, "github.com/portask/portask/broker/cmd/portask").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	cmd := exec.Command(name, "compress", "bench", "lab_test.go", "report.go", "--size", "256B,1KiB", "--algorithm", "zstd,lz4", "--level", "fastest", "--time", "1ms", "-o", "benchfmt")

@@ -26,7 +26,7 @@ var buildBroker = sync.OnceValues(func() (string, error) {
 	}
 	built = dir
 	name := filepath.Join(dir, "portask")
-	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", name, "github.com/portask/portask/broker/cmd/portask").CombinedOutput()
+	out, err := exec.Command("go", "build", "-buildvcs=false", "-pgo=off", "-o", name, "github.com/portask/portask/broker/cmd/portask").CombinedOutput()
 	if err != nil {
 		return "", errors.Join(err, errors.New(string(out)))
 	}

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { launchtest.Main(m, func() error { return goleak.Fi
 func buildLoadgen(t *testing.T) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "loadgen")
-	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", name, "github.com/portask/portask/loadgen/cmd/loadgen").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-buildvcs=false", "-pgo=off", "-o", name, "github.com/portask/portask/loadgen/cmd/loadgen").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return name

@@ -140,7 +140,7 @@ func TestNothingAcknowledgedIsLostBySIGKILL(t *testing.T) {
 func build(t *testing.T, dir string) string {
 	t.Helper()
 	name := filepath.Join(dir, "portask")
-	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", name, "github.com/portask/portask/broker/cmd/portask").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-buildvcs=false", "-pgo=off", "-o", name, "github.com/portask/portask/broker/cmd/portask").CombinedOutput(); err != nil {
 		t.Fatalf("build the broker: %v\n%s", err, out)
 	}
 	return name

@@ -30,7 +30,7 @@ func build() (string, error) {
 		return "", err
 	}
 	name := filepath.Join(dir, "portask")
-	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", name, "github.com/portask/portask/broker/cmd/portask").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-buildvcs=false", "-pgo=off", "-o", name, "github.com/portask/portask/broker/cmd/portask").CombinedOutput(); err != nil {
 		os.RemoveAll(dir)
 		return "", fmt.Errorf("build the broker: %w\n%s", err, out)
 	}
