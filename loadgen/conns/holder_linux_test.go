@@ -42,34 +42,64 @@ func broker(t *testing.T, partitions int) (o Options, pid int, d driver.Driver) 
 	return Options{Addr: addr, Topic: "held", Partitions: partitions}, b.PID(), d
 }
 
-// 2,000 connections of a real broker cost what they cost, and this process less
-// than 100 bytes each.
+// 2,000 connections of a real broker are opened step by step, and its memory is
+// read at each. What one of them costs is measured where nothing else runs
+// (perflab conns): among other tests a collection of the broker's, or a page it
+// gives back, may outweigh the 500 KiB of them all.
 func TestTwoThousandConnections(t *testing.T) {
 	const n = 2000
 	o, pid, _ := broker(t, 4)
 	if got := Listener(o.Addr.Port()); got != pid {
 		t.Errorf("the process that listens is %d, want %d", got, pid)
 	}
-	o.Heartbeat = wire.MinHeartbeat
 	var seen []int
 	r, err := Measure(t.Context(), Plan{
-		Options: o, Steps: Steps(n), TargetPID: pid, HoldFor: 3500 * time.Millisecond,
+		Options: o, Steps: Steps(n), TargetPID: pid, HoldFor: time.Millisecond,
 		Progress: func(p Point) { seen = append(seen, p.Connections) },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(seen) != 4 || seen[0] != 100 || seen[3] != n || r.Connections != n || len(r.Points) != 4 {
+	if len(seen) != 4 || seen[0] != 100 || seen[3] != n || r.Connections != n || len(r.Points) != 4 || r.HeldFor <= 0 {
 		t.Errorf("steps %v, result %+v", seen, r)
 	}
-	// They live through their heartbeats, of which each gets several.
-	if r.Answered < 2*n || r.Heartbeats-r.Answered > n {
-		t.Errorf("%d heartbeats in more than 3.5 s, %d answered; want two each", r.Heartbeats, r.Answered)
+	for _, p := range r.Points {
+		if p.RSSBytes < 1<<20 || p.RSSBytes > 1<<30 || p.OwnRSSBytes < 1<<20 {
+			t.Errorf("%d connections: %d bytes of the broker, %d of this process", p.Connections, p.RSSBytes, p.OwnRSSBytes)
+		}
 	}
-	if r.Slope < 50 || r.Slope > 5000 || r.Base < 1<<20 {
-		t.Errorf("%.0f bytes a connection, %.0f without any", r.Slope, r.Base)
+	if slope, base := line(r.Points, func(p Point) int64 { return p.RSSBytes }); r.Slope != slope || r.Base != base {
+		t.Errorf("%.0f bytes a connection and %.0f without any, the points say %.0f and %.0f", r.Slope, r.Base, slope, base)
 	}
 	t.Logf("\n%s", r.Table())
+}
+
+// Connections live through their heartbeats, of which each gets several. The
+// interval is such that three missed ones, the end of a connection, are more
+// than a busy machine takes.
+func TestHeartbeats(t *testing.T) {
+	const n = 20
+	o, _, _ := broker(t, 1)
+	o.Heartbeat = 3 * time.Second
+	h, err := Open(o, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if err := h.Hold(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); h.Stats().Answered < 2*n; {
+		if err := h.Serve(t.Context(), 20*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%+v, want two answers each", h.Stats())
+		}
+	}
+	if s := h.Stats(); s.Connections != n || s.Answered > s.Heartbeats {
+		t.Errorf("%+v of %d connections", s, n)
+	}
 }
 
 // Less than 100 bytes are allocated for each connection, at every number of them:
@@ -129,7 +159,7 @@ func TestDeliveriesAreThrownAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = messages / 2 * size * 10 // half of the messages to each of ten
-	for end := time.Now().Add(10 * time.Second); h.Stats().DeliveredBytes < want; {
+	for end := time.Now().Add(time.Minute); h.Stats().DeliveredBytes < want; {
 		if err := h.Serve(t.Context(), 20*time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +188,7 @@ func TestAnEndIsNoticed(t *testing.T) {
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Serve(t.Context(), 10*time.Second); err == nil || !strings.Contains(err.Error(), "of 50") {
+	if err := h.Serve(t.Context(), time.Minute); err == nil || !strings.Contains(err.Error(), "of 50") {
 		t.Errorf("the broker was killed: %v", err)
 	}
 }

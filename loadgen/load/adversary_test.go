@@ -435,7 +435,7 @@ func TestABlackHoleEndsTheRun(t *testing.T) {
 			if c.Lost == 0 || c.Lost != c.Acked-c.Delivered || res.ExitStatus() != 4 || !slices.ContainsFunc(res.Errors, func(e string) bool { return strings.Contains(e, "limits.window") }) {
 				t.Errorf("%s after %d: counts %+v, errors %q, status %d", loop, after, c, res.Errors, res.ExitStatus())
 			}
-			if took := time.Since(began); took > 3*time.Second {
+			if took := time.Since(began); took > 30*time.Second {
 				t.Errorf("%s after %d: took %v", loop, after, took)
 			}
 		}
