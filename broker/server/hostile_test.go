@@ -32,6 +32,11 @@ type bystanders struct {
 // take, so that waiting for that shows.
 const worstRound = 20 * time.Second
 
+// fastRounds are made by each pair without a rest: 80 MiB of two pairs. With rests
+// they are 2 MiB a second, so that a fast machine does not fill the 256 MiB of a
+// memlog while something else is waited for.
+const fastRounds = 2000
+
 func withBystanders(t *testing.T, b *broker) *bystanders {
 	t.Helper()
 	w := &bystanders{workers: workers{t: t}, b: b, stop: make(chan struct{})}
@@ -47,10 +52,14 @@ func withBystanders(t *testing.T, b *broker) *bystanders {
 		w.start("bystanders", func(f failer) {
 			p.failer, r.failer = f, f
 			for n := 1; ; n++ {
+				rest := time.Duration(0)
+				if n > fastRounds {
+					rest = 20 * time.Millisecond
+				}
 				select {
 				case <-w.stop:
 					return
-				default:
+				case <-time.After(rest):
 				}
 				began := time.Now()
 				p.send(0, 20, 1<<10)
