@@ -376,17 +376,25 @@ func TestUnreadAnswersOfOthers(t *testing.T) {
 			q.next[0] = uint64(at.Start)
 			r.next[[2]uint32{0, 1}] = uint64(at.Start)
 			const batches, messages = 60, 10
-			for sent := 0; r.got < batches*messages || q.acked < batches || cut.Load() < 8; {
-				for sent-q.acked < 8 && sent*messages-r.got < 20*messages {
-					q.send(0, messages, 1<<10)
-					sent++
-				}
+			take := func() {
 				hd, body := p.frame()
 				if hd.Opcode == wire.OpDeliver {
 					r.delivered(hd, body)
 				} else {
 					q.handleFrame(hd, body)
 				}
+			}
+			sent := 0
+			for r.got < batches*messages || q.acked < batches || cut.Load() < 8 {
+				for sent-q.acked < 8 && sent*messages-r.got < 20*messages {
+					q.send(0, messages, 1<<10)
+					sent++
+				}
+				take()
+			}
+			// What is on its way would come between the messages of the next.
+			for r.got < sent*messages || q.acked < sent {
+				take()
 			}
 			cut.Store(0)
 		}
