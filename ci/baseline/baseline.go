@@ -49,8 +49,8 @@ type Figure struct {
 	Name  string  `json:"name"`
 	Unit  string  `json:"unit"`
 	Value float64 `json:"value"`
-	// Limit is the share by which a measurement may be worse than Value, the
-	// resolution of the counter; 0 for a bound.
+	// Limit is the share by which a count of the same run may be worse than
+	// Value, the resolution of the counter; 0 for a bound.
 	Limit float64 `json:"limit"`
 	// Higher is better.
 	Higher bool `json:"higher,omitempty"`
@@ -179,8 +179,14 @@ func (f *File) Worsened(later *File, w waive) []verdict.Counter {
 	return f.worse(later.Figures, w)
 }
 
-// leastCount is a difference of counts that is none: rounding of means.
-const leastCount = 0.05
+// Counts of two runs, perhaps on two machines, differ by what else ran there:
+// how many batches a read finds, how large a buffer has grown. What is below
+// these is none of the ratchet's business: the same counts of the accepted
+// revision and of the head, in one run, decide on half a percent.
+const (
+	acrossRuns = 0.25
+	leastCount = 0.25
+)
 
 func (f *File) worse(now []Figure, w waive) []verdict.Counter {
 	var out []verdict.Counter
@@ -195,9 +201,10 @@ func (f *File) worse(now []Figure, w waive) []verdict.Counter {
 		if accepted.Higher {
 			grown = -grown
 		}
-		allowed := accepted.Limit * math.Abs(accepted.Value)
+		allowed := 0.0 // a bound
 		if accepted.Limit > 0 {
-			allowed = max(allowed, leastCount)
+			allowed = max(max(accepted.Limit, acrossRuns)*math.Abs(accepted.Value), leastCount)
+			c.Limit = max(accepted.Limit, acrossRuns)
 		}
 		if grown > allowed {
 			effect := math.Inf(1)
