@@ -155,23 +155,27 @@ func (r *Recorder) name(s string) {
 	r.buf = append(binary.AppendUvarint(r.buf, uint64(len(s))), s...)
 }
 
+// opened numbers a decider and records it in one step: a replay knows deciders in
+// the order of their numbers.
 func (r *Recorder) opened(o *Options) (stream uint32) {
 	if r == nil {
 		return 0
 	}
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	stream = r.streams
 	r.streams++
-	r.mu.Unlock()
-	if at, ok := r.begin(eventOpened, stream); ok {
-		r.name(o.Topic)
-		r.name(o.Producer)
-		r.float(o.HostScale)
-		r.buf = binary.AppendUvarint(r.buf, uint64(o.Arms))
-		r.float(o.MinSaving)
-		r.end(at)
-		r.mu.Unlock()
+	if r.err != nil {
+		return stream
 	}
+	at := len(r.buf)
+	r.buf = binary.AppendUvarint(append(r.buf, eventOpened), uint64(stream))
+	r.name(o.Topic)
+	r.name(o.Producer)
+	r.float(o.HostScale)
+	r.buf = binary.AppendUvarint(r.buf, uint64(o.Arms))
+	r.float(o.MinSaving)
+	r.end(at)
 	return stream
 }
 

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/portask/portask/broker/fault"
@@ -148,6 +149,30 @@ func TestNoFusedInstructions(t *testing.T) {
 		if strings.Contains(line, "FMADD") || strings.Contains(line, "FMSUB") || strings.Contains(line, "FNMSUB") || strings.Contains(line, "FNMADD") {
 			t.Errorf("fused: %s", strings.TrimSpace(line))
 		}
+	}
+}
+
+// Producers that are opened at the same time are in the log in the order of their
+// numbers, without which it could not be replayed.
+func TestDecidersOpenedAtOnce(t *testing.T) {
+	const workers, each = 8, 400
+	var b bytes.Buffer
+	r := NewRecorder(&b, Embedded(), 64<<20)
+	var done sync.WaitGroup
+	for range workers {
+		done.Go(func() {
+			for range each {
+				r.opened(&Options{Topic: "orders", HostScale: 1, Arms: AllArms})
+			}
+		})
+	}
+	done.Wait()
+	if err := r.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Replay(bytes.NewReader(b.Bytes()), Embedded(), nil, false)
+	if err != nil || got.Streams != workers*each || got.Truncated {
+		t.Fatalf("%+v, %v", got, err)
 	}
 }
 
