@@ -21,20 +21,36 @@ const (
 	limitBytes        = 0.01 // heap, disk
 )
 
-// repeats of each count: all must agree before one fails.
-const repeats = 3
+// repeats of each count: all must agree before one fails. Of counts that vary at
+// all, chance alone sets three apart from three in one case of 20, so what fails
+// is counted afresh, confirmRepeats times a side, which chance sets apart in one
+// case of 924; only then does it fail.
+const (
+	repeats        = 3
+	confirmRepeats = 6
+)
+
+// clockSyncs a batch are those that the broker's clock asks for while batches
+// are counted one at a time: a slower run has more of them.
+const clockSyncs = 0.05
 
 // decide holds repeated counts of the head against those of the base. It fails
 // only if the least of the head's is beyond the limit over the greatest of the
 // base's: every repetition agrees.
 func decide(name, unit string, base, head []float64, limit float64) verdict.Counter {
+	return decideBeyond(0, name, unit, base, head, limit)
+}
+
+// decideBeyond is decide with slack, in the count's unit, for what is not the
+// change's doing.
+func decideBeyond(slack float64, name, unit string, base, head []float64, limit float64) verdict.Counter {
 	c := verdict.Counter{Name: name, Unit: unit, Limit: limit, Decision: verdict.Skipped}
 	if len(base) == 0 || len(head) == 0 {
 		c.Reason = "not counted on both sides"
 		return c
 	}
 	c.Base, c.Head, c.Decision = middle(base), middle(head), verdict.Pass
-	if least, most := slices.Min(head), slices.Max(base); least > most*(1+limit)+1e-9 {
+	if least, most := slices.Min(head), slices.Max(base); least > most*(1+limit)+slack+1e-9 {
 		c.Decision = verdict.Fail
 		c.Reason = fmt.Sprintf("%.4g %s, was %.4g; at most %g %% more is allowed", c.Head, unit, c.Base, 100*limit)
 	}
@@ -133,27 +149,42 @@ const stepBatches = 400
 func compareSteps(ctx context.Context, base, head Tree) ([]verdict.Counter, error) {
 	var out []verdict.Counter
 	for _, v := range []lab.Variant{lab.Accepted, lab.Durable} {
-		var calls, syncs, disk [2][]float64
-		for range repeats {
-			for side, t := range []Tree{base, head} {
-				s, err := t.Lab.Steps(ctx, v, stepBatches)
-				if errors.Is(err, lab.ErrNoCounter) {
-					return []verdict.Counter{{Name: "syscalls/batch", Decision: verdict.Skipped, Reason: err.Error()}}, nil
-				}
-				if err != nil {
-					return nil, err
-				}
-				calls[side], syncs[side] = append(calls[side], s.Calls), append(syncs[side], s.Syncs)
-				disk[side] = append(disk[side], s.DiskBytes)
-			}
+		got, err := countSteps(ctx, base, head, v, repeats)
+		if err == nil && slices.ContainsFunc(got, failed) {
+			got, err = countSteps(ctx, base, head, v, confirmRepeats)
 		}
-		of := " one batch at a time, ack=" + v.Ack
-		out = append(out,
-			decide("syscalls/batch"+of, "syscalls/batch", calls[0], calls[1], limitCalls),
-			decide("syncs/batch"+of, "syncs/batch", syncs[0], syncs[1], limitCalls),
-			decide("disk-B/msg"+of, "B/msg", disk[0], disk[1], limitBytes))
+		if errors.Is(err, lab.ErrNoCounter) {
+			return []verdict.Counter{{Name: "syscalls/batch", Decision: verdict.Skipped, Reason: err.Error()}}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, got...)
 	}
 	return out, nil
+}
+
+func failed(c verdict.Counter) bool { return c.Decision == verdict.Fail }
+
+// countSteps counts one variant n times a side, in turns.
+func countSteps(ctx context.Context, base, head Tree, v lab.Variant, n int) ([]verdict.Counter, error) {
+	var calls, syncs, disk [2][]float64
+	for range n {
+		for side, t := range []Tree{base, head} {
+			s, err := t.Lab.Steps(ctx, v, stepBatches)
+			if err != nil {
+				return nil, err
+			}
+			calls[side], syncs[side] = append(calls[side], s.Calls), append(syncs[side], s.Syncs)
+			disk[side] = append(disk[side], s.DiskBytes)
+		}
+	}
+	of := " one batch at a time, ack=" + v.Ack
+	return []verdict.Counter{
+		decide("syscalls/batch"+of, "syscalls/batch", calls[0], calls[1], limitCalls),
+		decideBeyond(clockSyncs, "syncs/batch"+of, "syncs/batch", syncs[0], syncs[1], limitCalls),
+		decide("disk-B/msg"+of, "B/msg", disk[0], disk[1], limitBytes),
+	}, nil
 }
 
 // compareWire counts what the Go client puts on the wire for a message.

@@ -79,3 +79,12 @@ func FuzzParseCover(f *testing.F) {
 		parseTotals(s)
 	})
 }
+
+func TestSyncsOfTheClockAreNoChange(t *testing.T) {
+	for head, want := range map[float64]verdict.Decision{0.02: verdict.Pass, 0.06: verdict.Pass, 0.07: verdict.Fail, 1.01: verdict.Fail} {
+		c := decideBeyond(clockSyncs, "x", "syncs/batch", []float64{0.01, 0.01, 0.01}, []float64{head, head, head}, limitCalls)
+		if c.Decision != want || c.Head != head || c.Base != 0.01 {
+			t.Errorf("%v: %+v", head, c)
+		}
+	}
+}
