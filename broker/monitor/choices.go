@@ -7,6 +7,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/compression/adaptive"
@@ -113,7 +114,7 @@ func (m *Monitor) Choices(topic string) []TopicChoices {
 // ChoicesOf says a report in words. Producer and age are the caller's.
 func ChoicesOf(r *wire.Report) ProducerChoices {
 	x := ProducerChoices{Strategy: compression.Strategy(r.Strategy).String(), Reason: adaptive.Reason(r.Reason).String(), Why: Why(adaptive.Reason(r.Reason)),
-		FanOut: int(r.FanOut), LinkBytes: r.Link, Batches: r.Batches, Switches: r.Switches, Artefact: r.Artefact, Note: r.Note, Arms: []ArmChoice{}}
+		FanOut: int(r.FanOut), LinkBytes: r.Link, Batches: r.Batches, Switches: r.Switches, Artefact: printable(r.Artefact), Note: printable(r.Note), Arms: []ArmChoice{}}
 	if r.CPU <= 100 {
 		n := int(r.CPU)
 		x.CPUPercent = &n
@@ -127,6 +128,17 @@ func ChoicesOf(r *wire.Report) ProducerChoices {
 		}
 	}
 	return x
+}
+
+// printable is what a peer wrote as a terminal may print it: on one line, without
+// control characters.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
 }
 
 // armName is the name that package adaptive gives to algorithm and level.
