@@ -3,8 +3,6 @@ package server
 import (
 	"crypto/rand"
 	"encoding/binary"
-	"slices"
-	"sync"
 	"time"
 	"unsafe"
 
@@ -20,7 +18,8 @@ import (
 // producer is one OPEN_PRODUCER of a connection.
 type producer struct {
 	credit   int64  // bytes it may still send; below zero by less than a frame
-	grant    int64  // what it was given in all, to be returned to the budget
+	grant    int64  // what it has in all, to be returned to the budget
+	given    int64  // what it was given first: a grant that was lowered grows back to it
 	returned uint32 // credit of batches at ack level none, not yet told
 	conn     uint32
 	gen      uint32
@@ -34,82 +33,6 @@ type producer struct {
 	told     told
 }
 
-// grantMin is the smallest credit worth giving: a batch or two.
-const grantMin = 64 << 10
-
-// budget is the sum of credit that all producers of the broker may hold; it is
-// what bounds the memory of batches in flight.
-type budget struct {
-	mu      sync.Mutex
-	free    int64
-	waiting []waiter // producers that got no credit, first come first served
-}
-
-type waiter struct {
-	l    *loop
-	conn evloop.Conn
-	h    uint32
-	want int64
-}
-
-// waitingMax bounds the line: whoever leaves it is looked for from its start.
-const waitingMax = 4096
-
-// take grants up to want: all of it while there is plenty, an eighth of what is
-// left when there is not, nothing below grantMin. A producer that gets nothing
-// waits in line; if that is full too, the error is fault.ResourceExhausted.
-func (b *budget) take(want int64, w waiter) (int64, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if g := b.grant(want); g > 0 {
-		return g, nil
-	}
-	if n := len(b.waiting) + 1; n > waitingMax {
-		return 0, fault.New(fault.ResourceExhausted, "open producer").WithField("producers").
-			WithDetail("waiting for credit").WithLimit(int64(n), waitingMax)
-	}
-	w.want = want
-	b.waiting = append(b.waiting, w)
-	return 0, nil
-}
-
-func (b *budget) grant(want int64) int64 {
-	g := min(want, max(b.free/8, grantMin))
-	if g > b.free {
-		return 0
-	}
-	b.free -= g
-	return g
-}
-
-// give returns a grant and serves those who wait.
-func (b *budget) give(n int64) {
-	b.mu.Lock()
-	b.free += n
-	var served []waiter
-	for len(b.waiting) > 0 {
-		w := b.waiting[0]
-		g := b.grant(w.want)
-		if g == 0 {
-			break
-		}
-		b.waiting = b.waiting[1:]
-		w.want = g
-		served = append(served, w)
-	}
-	b.mu.Unlock()
-	for _, w := range served {
-		w.l.call(func(l *loop) { l.granted(w) })
-	}
-}
-
-// forget takes a producer out of the line.
-func (b *budget) forget(l *loop, h uint32) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.waiting = slices.DeleteFunc(b.waiting, func(w waiter) bool { return w.l == l && w.h == h })
-}
-
 // granted gives late credit to a producer, if it is still there.
 func (l *loop) granted(w waiter) {
 	_, p := l.producerOf(w.conn, w.h)
@@ -117,7 +40,7 @@ func (l *loop) granted(w waiter) {
 		l.srv.budget.give(w.want)
 		return
 	}
-	p.grant, p.credit = w.want, p.credit+w.want
+	p.grant, p.given, p.credit = w.want, w.want, p.credit+w.want
 	_ = l.send(w.conn, wire.Header{Opcode: wire.OpCredit, Handle: w.h}, &wire.Credit{Bytes: uint64(w.want), Reason: wire.CreditNormal})
 }
 
@@ -190,7 +113,7 @@ func (l *loop) openProducer(c evloop.Conn, u *[4]uint32, h wire.Header, payload 
 		l.removeProducer(u, i, p)
 		return err
 	}
-	p.credit = p.grant
+	p.credit, p.given = p.grant, p.grant
 	reason := wire.CreditNormal
 	if p.grant == 0 {
 		reason = wire.CreditMemory
@@ -344,21 +267,23 @@ func (l *loop) complete(a *partition.Completion) {
 	if pr == nil {
 		return // closed since; its grant went back with it
 	}
-	pr.credit += int64(a.Bytes)
 	if a.Err != nil {
+		pr.credit += int64(a.Bytes) // in full, unsaid
 		l.fail(c, wire.Header{Opcode: wire.OpProduce, Correlation: a.Correlation, Handle: a.Handle}, a.Err)
 		return
 	}
+	back, reason := l.srv.budget.settle(pr, a.Bytes)
+	pr.credit += int64(back)
 	if a.Level == message.AckNone {
-		pr.returned += a.Bytes
+		pr.returned += back
 		if int64(pr.returned) >= pr.grant/4 {
 			n := pr.returned
 			pr.returned = 0
-			_ = l.send(c, wire.Header{Opcode: wire.OpCredit, Handle: a.Handle}, &wire.Credit{Bytes: uint64(n), Reason: wire.CreditNormal})
+			_ = l.send(c, wire.Header{Opcode: wire.OpCredit, Handle: a.Handle}, &wire.Credit{Bytes: uint64(n), Reason: reason})
 		}
 		return
 	}
-	ok := wire.ProduceOK{Partition: a.Index, BaseOffset: a.Base, AppendTime: a.Time, Credit: a.Bytes}
+	ok := wire.ProduceOK{Partition: a.Index, BaseOffset: a.Base, AppendTime: a.Time, Credit: back, Pressure: uint8(reason)}
 	if a.Duplicate {
 		l.stats.duplicates++
 		ok.Flags = wire.ProduceDuplicate

@@ -95,7 +95,7 @@ func build(o Options) (*Server, error) {
 	s.live.Store(o.live())
 	s.space.Store(new(Space))
 	s.load.Store(packLoad(wire.UnknownLoad))
-	s.budget.free = o.ProduceBytes
+	s.budget.fill(o.ProduceBytes)
 	if o.Measure {
 		s.latency = latency.NewSet(o.Loops)
 	}
