@@ -187,7 +187,7 @@ func (f *File) Worsened(later *File, w waive) []verdict.Counter {
 // revision and of the head, in one run, decide on half a percent.
 const (
 	acrossRuns = 0.25
-	leastCount = 0.25
+	leastCount = 1
 )
 
 func (f *File) worse(now []Figure, w waive) []verdict.Counter {
