@@ -9,18 +9,15 @@
 package history
 
 import (
-	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/portask/portask/ci/internal/jsonl"
 	"github.com/portask/portask/ci/stat"
 	"github.com/portask/portask/ci/verdict"
 )
@@ -103,21 +100,7 @@ func Of(v *verdict.Verdict) (l Line, ok bool) {
 
 // Append adds the line at the end of the file, which is made with its
 // directory if need be. The write is one call: lines of two programs do not mix.
-func Append(name string, l Line) error {
-	b, err := json.Marshal(l)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(name), 0o777); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(b, '\n'))
-	return errors.Join(err, f.Close())
-}
+func Append(name string, l Line) error { return jsonl.Append(name, l) }
 
 // Bounds of what Read takes.
 const (
@@ -125,51 +108,39 @@ const (
 	linesMax     = 100_000
 )
 
-// ReadFile reads a file of lines; one that is not there has none.
+// ReadFile reads a file of lines; one that is not there has none. Errors name
+// file and line.
 func ReadFile(name string) ([]Line, error) {
-	f, err := os.Open(name)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	lines, err := Read(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Base(name), err)
-	}
-	return lines, nil
+	var lines []Line
+	err := jsonl.ReadFile(name, lineBytesMax, linesMax, parseInto(&lines))
+	return lines, err
 }
 
 // Read reads lines in their order. One of a newer version, or one that is not
 // JSON, is an error that names its number.
 func Read(r io.Reader) ([]Line, error) {
-	var out []Line
-	s := bufio.NewScanner(r)
-	s.Buffer(make([]byte, 0, 64<<10), lineBytesMax)
-	for n := 1; s.Scan(); n++ {
-		if len(strings.TrimSpace(s.Text())) == 0 {
-			continue
-		}
-		if len(out) == linesMax {
-			return nil, fmt.Errorf("more than %d lines", linesMax)
-		}
+	var lines []Line
+	err := jsonl.Read(r, lineBytesMax, linesMax, parseInto(&lines))
+	return lines, err
+}
+
+func parseInto(lines *[]Line) func([]byte) error {
+	return func(b []byte) error {
 		var l Line
-		if err := json.Unmarshal(s.Bytes(), &l); err != nil {
-			return nil, fmt.Errorf("line %d: %w", n, err)
+		if err := json.Unmarshal(b, &l); err != nil {
+			return err
 		}
 		if l.Version != Version {
-			return nil, fmt.Errorf("line %d: version %d, want %d", n, l.Version, Version)
+			return fmt.Errorf("version %d, want %d", l.Version, Version)
 		}
 		for name, v := range l.Values {
 			if math.IsNaN(v.V) || math.IsInf(v.V, 0) {
-				return nil, fmt.Errorf("line %d: %s is %v", n, name, v.V)
+				return fmt.Errorf("%s is %v", name, v.V)
 			}
 		}
-		out = append(out, l)
+		*lines = append(*lines, l)
+		return nil
 	}
-	return out, s.Err()
 }
 
 // Series is one figure over the runs.

@@ -7,15 +7,14 @@
 package ledger
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/portask/portask/ci/internal/jsonl"
 )
 
 // Path of the ledger below a repository.
@@ -40,53 +39,38 @@ type Line struct {
 	Open    []string  `json:"open"`
 }
 
-// ReadFile returns the lines in order; none if there is no such file.
+// ReadFile returns the lines in order; none if there is no such file. Errors
+// name file and line.
 func ReadFile(name string) ([]Line, error) {
-	f, err := os.Open(name)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	lines, err := Read(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return lines, nil
+	var lines []Line
+	err := jsonl.ReadFile(name, lineMax, linesMax, parseInto(&lines))
+	return lines, err
 }
 
 // Read parses lines. Errors name the line.
 func Read(r io.Reader) ([]Line, error) {
 	var lines []Line
-	s := bufio.NewScanner(r)
-	s.Buffer(make([]byte, 0, 4<<10), lineMax)
-	for n := 1; s.Scan(); n++ {
-		if len(s.Bytes()) == 0 {
-			continue
-		}
-		if len(lines) == linesMax {
-			return nil, fmt.Errorf("line %d: more than %d lines", n, linesMax)
-		}
+	err := jsonl.Read(r, lineMax, linesMax, parseInto(&lines))
+	return lines, err
+}
+
+func parseInto(lines *[]Line) func([]byte) error {
+	return func(b []byte) error {
 		var l Line
-		if err := json.Unmarshal(s.Bytes(), &l); err != nil {
-			return nil, fmt.Errorf("line %d: %w", n, err)
+		if err := json.Unmarshal(b, &l); err != nil {
+			return err
 		}
 		switch {
 		case l.Version != Version:
-			return nil, fmt.Errorf("line %d: version %d, want %d", n, l.Version, Version)
+			return fmt.Errorf("version %d, want %d", l.Version, Version)
 		case l.Commit == "":
-			return nil, fmt.Errorf("line %d: no commit", n)
+			return errors.New("no commit")
 		case len(l.Open) > openMax:
-			return nil, fmt.Errorf("line %d: %d names, at most %d", n, len(l.Open), openMax)
+			return fmt.Errorf("%d names, at most %d", len(l.Open), openMax)
 		}
-		lines = append(lines, l)
+		*lines = append(*lines, l)
+		return nil
 	}
-	if err := s.Err(); err != nil {
-		return nil, fmt.Errorf("line %d: %w", len(lines)+1, err)
-	}
-	return lines, nil
 }
 
 // Running says for how many commits running, up to the latest before head,
@@ -130,17 +114,5 @@ func Append(name string, l Line) error {
 	if l.Open == nil {
 		l.Open = []string{}
 	}
-	b, err := json.Marshal(l)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(name), 0o777); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(b, '\n'))
-	return errors.Join(err, f.Close())
+	return jsonl.Append(name, l)
 }

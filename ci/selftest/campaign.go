@@ -12,6 +12,7 @@ import (
 
 	"github.com/portask/portask/ci/bench"
 	"github.com/portask/portask/ci/gate"
+	"github.com/portask/portask/ci/internal/jsonl"
 	"github.com/portask/portask/ci/sample"
 	"github.com/portask/portask/ci/trial"
 	"github.com/portask/portask/ci/verdict"
@@ -188,7 +189,7 @@ func (c *campaign) one(ctx context.Context, k Kind) error {
 	if k == CPU {
 		g.Percent = c.Percent
 	}
-	if err := appendLines(c.log, g); err != nil {
+	if err := jsonl.Append(c.log, g); err != nil {
 		return err
 	}
 	c.gates = append(c.gates, g)
@@ -198,11 +199,11 @@ func (c *campaign) one(ctx context.Context, k Kind) error {
 	}
 	g.State = done
 	if k == AA {
-		if err := appendLines(filepath.Join(c.Dir, RoundsFile), record(id, rounds)...); err != nil {
+		if err := jsonl.Append(filepath.Join(c.Dir, RoundsFile), record(id, rounds)...); err != nil {
 			return err
 		}
 	}
-	if err := appendLines(c.log, g); err != nil {
+	if err := jsonl.Append(c.log, g); err != nil {
 		return err
 	}
 	c.gates[len(c.gates)-1] = g

@@ -1,16 +1,13 @@
 package selftest
 
 import (
-	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"math"
-	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/portask/portask/ci/internal/jsonl"
 	"github.com/portask/portask/ci/sample"
 	"github.com/portask/portask/ci/verdict"
 )
@@ -75,49 +72,12 @@ const (
 	pairsMax = 1000
 )
 
-// readLines calls take with each line of the file, which need not exist.
-func readLines(name string, take func([]byte) error) error {
-	f, err := os.Open(name)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := scan(f, take); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return nil
-}
-
-func scan(r io.Reader, take func([]byte) error) error {
-	s := bufio.NewScanner(r)
-	s.Buffer(make([]byte, 0, 64<<10), lineMax)
-	n := 0
-	for s.Scan() {
-		if n++; n > linesMax {
-			return fmt.Errorf("line %d: more than %d lines", n, linesMax)
-		}
-		if len(s.Bytes()) == 0 {
-			continue
-		}
-		if err := take(s.Bytes()); err != nil {
-			return fmt.Errorf("line %d: %w", n, err)
-		}
-	}
-	if err := s.Err(); err != nil {
-		return fmt.Errorf("line %d: %w", n+1, err)
-	}
-	return nil
-}
-
 // ReadGates returns the gates of a campaign: the last line of each, so that an
 // interrupted gate is one that was only begun.
 func ReadGates(dir string) ([]Gate, error) {
 	var gates []Gate
 	at := make(map[string]int)
-	err := readLines(filepath.Join(dir, GatesFile), func(b []byte) error {
+	err := jsonl.ReadFile(filepath.Join(dir, GatesFile), lineMax, linesMax, func(b []byte) error {
 		var g Gate
 		if err := json.Unmarshal(b, &g); err != nil {
 			return err
@@ -143,7 +103,7 @@ func ReadGates(dir string) ([]Gate, error) {
 // ReadRounds returns the recorded rounds of the gates that keep.
 func ReadRounds(dir string, keep func(gate string) bool) ([]Recorded, error) {
 	var all []Recorded
-	err := readLines(filepath.Join(dir, RoundsFile), func(b []byte) error {
+	err := jsonl.ReadFile(filepath.Join(dir, RoundsFile), lineMax, linesMax, func(b []byte) error {
 		var r Recorded
 		if err := json.Unmarshal(b, &r); err != nil {
 			return err
@@ -157,27 +117,6 @@ func ReadRounds(dir string, keep func(gate string) bool) ([]Recorded, error) {
 		return nil
 	})
 	return all, err
-}
-
-// appendLines adds values as lines, in one write.
-func appendLines[T any](name string, values ...T) error {
-	var out []byte
-	for _, v := range values {
-		b, err := json.Marshal(v)
-		if err != nil {
-			return err
-		}
-		out = append(append(out, b...), '\n')
-	}
-	if err := os.MkdirAll(filepath.Dir(name), 0o777); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(out)
-	return errors.Join(err, f.Close())
 }
 
 // record turns the rounds of a gate into lines.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/portask/portask/ci/internal/jsonl"
 	"github.com/portask/portask/ci/sample"
 	"github.com/portask/portask/ci/verdict"
 )
@@ -106,7 +107,7 @@ func TestInterruptedGatesAreKept(t *testing.T) {
 		{State: done, ID: "cpu-001", Kind: CPU, Right: true, Decision: verdict.Fail},
 	} {
 		g.Version = Version
-		if err := appendLines(name, g); err != nil {
+		if err := jsonl.Append(name, g); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -123,7 +124,7 @@ func TestInterruptedGatesAreKept(t *testing.T) {
 		t.Errorf("next is %s though all are done", k)
 	}
 	// A gate is not done twice.
-	if err := appendLines(name, Gate{Version: Version, State: done, ID: "cpu-001"}); err != nil {
+	if err := jsonl.Append(name, Gate{Version: Version, State: done, ID: "cpu-001"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := ReadGates(filepath.Join(dir, "below")); err == nil || !strings.Contains(err.Error(), "line 4") {
@@ -215,13 +216,13 @@ func TestSimulation(t *testing.T) {
 	}
 	other := rounds[0]
 	other.Gate = "aa-001" // interrupted: its rounds are not drawn
-	if err := appendLines(filepath.Join(dir, RoundsFile), append(rounds, other)...); err != nil {
+	if err := jsonl.Append(filepath.Join(dir, RoundsFile), append(rounds, other)...); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Simulate(t.Context(), dir, 5, 1); err == nil {
 		t.Error("simulated without a complete gate")
 	}
-	if err := appendLines(filepath.Join(dir, GatesFile), Gate{Version: Version, State: done, ID: "aa-000", Kind: AA}, Gate{Version: Version, State: begun, ID: "aa-001", Kind: AA}); err != nil {
+	if err := jsonl.Append(filepath.Join(dir, GatesFile), Gate{Version: Version, State: done, ID: "aa-000", Kind: AA}, Gate{Version: Version, State: begun, ID: "aa-001", Kind: AA}); err != nil {
 		t.Fatal(err)
 	}
 	s, err := Simulate(t.Context(), dir, 20, 1)
