@@ -347,6 +347,11 @@ func (s *Session) findSubjects(ctx context.Context, progress func(string)) error
 		if len(names[sample.Head]) == 0 && len(s.plan.Suite.Entries) > 0 {
 			s.problem(progress, Problem{Side: sample.Head, Module: e.Module, Package: e.Package, Err: fmt.Errorf("no benchmark matches %q", e.Match)})
 		}
+		for _, name := range names[sample.Base] {
+			if len(names[sample.Head]) > 0 && !slices.Contains(names[sample.Head], name) {
+				s.problem(progress, Problem{Side: sample.Base, Module: e.Module, Package: e.Package, Bench: name, Err: errors.New("the head has it no more")})
+			}
+		}
 		for _, name := range names[sample.Head] {
 			b := sample.Bench{Module: e.Module, Package: e.Package, Name: strings.TrimPrefix(name, "Benchmark")}
 			if seen[b] {

@@ -266,11 +266,12 @@ type Waiver struct {
 	Used   bool    `json:"used"`
 }
 
-// Open are the names of what is inconclusive, in order.
+// Open are the names of what is inconclusive, in order, those included that
+// failed for having been so too often.
 func (v *Verdict) Open() []string {
 	var names []string
 	for _, e := range v.Entries {
-		if e.Decision == Inconclusive {
+		if e.Decision == Inconclusive || e.Decision == Fail && e.Commits > 0 {
 			names = append(names, e.Bench.String())
 		}
 	}
@@ -283,7 +284,7 @@ func (v *Verdict) Open() []string {
 }
 
 // Combine sets Decision and Reasons from the parts and returns the decision:
-// Invalid if a control failed; else Fail if anything failed that no waiver
+// Invalid if a control failed or nothing was compared; else Fail if anything failed that no waiver
 // covers; else Inconclusive if anything is open; else Pass. Inconclusive
 // therefore means that counters, controls and enforced objectives passed.
 func (v *Verdict) Combine() Decision {
@@ -312,6 +313,9 @@ func (v *Verdict) Combine() Decision {
 		}
 	}
 	open := v.Open()
+	if v.Base.Commit != "" && len(v.Entries)+len(v.Counters)+len(v.Objectives) == 0 {
+		invalid = append(invalid, "no benchmark, counter or objective: nothing was compared")
+	}
 	switch {
 	case len(invalid) > 0:
 		v.Decision, v.Reasons = Invalid, append(invalid, failed...)

@@ -24,7 +24,8 @@ func TestWhatThePartsAmountTo(t *testing.T) {
 		status int
 		first  string // what the first reason holds
 	}{
-		{"nothing", Verdict{}, Pass, 0, "0 benchmarks"},
+		{"nothing, and no base", Verdict{}, Pass, 0, "0 benchmarks"},
+		{"nothing was compared", Verdict{Base: Revision{Commit: "0123"}}, Invalid, 3, "nothing was compared"},
 		{"all pass", Verdict{Entries: []Entry{bench("a", Pass), bench("b", Skipped)}}, Pass, 0, "nothing got worse"},
 		{"one failed", Verdict{Entries: []Entry{bench("a", Pass), bench("b", Fail)}}, Fail, 2, "./x.b"[1:]},
 		{"waived", Verdict{Entries: []Entry{waived}}, Pass, 0, ""},

@@ -52,6 +52,7 @@ type gateRun struct {
 	lab                  common
 
 	origin   string
+	before   []history.Line // of gates before this one
 	accepted *baseline.File
 	waivers  []verdict.Waiver
 	res      *objectives.Result
@@ -113,6 +114,9 @@ func (g *gateRun) run(ctx context.Context) (*verdict.Verdict, []sample.Series, e
 	var err error
 	if g.accepted, err = baseline.ReadFile(g.below(baseline.Path)); err != nil {
 		return nil, nil, err
+	}
+	if g.before, err = history.ReadFile(g.below(history.Path)); err != nil {
+		return nil, nil, err // now, not when everything has been measured
 	}
 	g.origin = "flag"
 	if g.p.plan.Base == "" {
@@ -354,10 +358,7 @@ func (g *gateRun) finish(ctx context.Context, v *verdict.Verdict, series []sampl
 		v.Raw = "raw.txt"
 		d.Raw = filepath.Join(out, "raw.txt")
 	}
-	lines, err := history.ReadFile(g.below(history.Path))
-	if err != nil {
-		return err
-	}
+	lines := g.before
 	if g.archive != "" {
 		if err := g.keep(v, series); err != nil {
 			return err

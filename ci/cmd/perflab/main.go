@@ -2,9 +2,9 @@
 // and clients as processes, measures them, and holds what it measured against
 // configs/slo.yaml.
 //
-// Exit status: 0 all bounds hold; 1 a bound was missed or the measurement
-// failed. The gate's: 0 it passed, which a benchmark left open does not hinder
-// if all else passed; 2 it failed; 3 it is invalid, a control having differed.
+// Exit status: 0 all bounds hold, and what a gate left open does not hinder it;
+// 1 wrong use, or the measurement failed; 2 something failed or a bound was
+// missed; 3 a gate is invalid: a control differed, or nothing was compared.
 package main
 
 import (
