@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/portask/portask/broker/compression"
@@ -162,6 +163,7 @@ var hostSpeed = sync.OnceValues(adaptive.Measure)
 type chooser struct {
 	policies *policies
 	names    adaptive.Options
+	raw      atomic.Bool // the last body is sent as it is: encoding takes no time
 
 	mu         sync.Mutex
 	d          *adaptive.Decider       // guarded by mu, as all below
@@ -270,6 +272,9 @@ func (ch *chooser) decide(body []byte) (d adaptive.Decision, dictionary *compres
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	d = ch.d.Decide(body)
+	if r := d.Arm == adaptive.Raw; r != ch.raw.Load() {
+		ch.raw.Store(r)
+	}
 	ch.batches++
 	ch.size, ch.chosen, ch.reason = len(body), d.Arm, d.Reason
 	if d.Reason != adaptive.Probe && d.Reason != adaptive.Small && (d.Arm != ch.last || !ch.begun) {

@@ -40,8 +40,13 @@ func (m *method) bound(n int) int {
 // at the lock one or two.
 const aheadBytes = 16 << 10
 
-// slow reports whether encoding b takes long.
+// slow reports whether encoding b takes long. It does not if the batch before was
+// not compressed: a hand-over to an encoder costs 10 % of the processor time of
+// such a batch's whole way, and the rare trial of an arm may hold the sender up.
 func (m *method) slow(b *batch) bool {
+	if m.chooser != nil && m.chooser.raw.Load() {
+		return false
+	}
 	return m.compress != nil && b.builder != nil && b.builder.Bytes() >= aheadBytes
 }
 

@@ -98,7 +98,7 @@ func (d *Decider) rawCost(size int) float64 {
 // reference to it.
 func (d *Decider) Decide(body []byte) Decision {
 	var f Features
-	if d.Wants(len(body)) {
+	if d.Wants(len(body)) || d.current == Raw && d.other(body) && d.learning >= float64((signsNs+planNs)*d.price) {
 		f = FeaturesOf(body)
 	}
 	return d.DecideFrom(len(body), f)

@@ -157,10 +157,12 @@ type Decider struct {
 	kernel    kernel
 	plan      [plans]plan
 
-	batches       uint64 // decided
-	inRegime      uint64 // of this regime
-	granted       uint64 // batch from which a new regime gets its budgets in advance
-	nextSigns     uint64 // batch of the regime that features are wanted of
+	high          float64 // mean of what glances counted
+	nGlances      uint64  // of this regime
+	batches       uint64  // decided
+	inRegime      uint64  // of this regime
+	granted       uint64  // batch from which a new regime gets its budgets in advance
+	nextSigns     uint64  // batch of the regime that features are wanted of
 	credit        float64
 	learning      float64 // credit for features and regression
 	trying        float64 // credit for probes

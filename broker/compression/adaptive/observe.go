@@ -211,6 +211,30 @@ func (d *Decider) see(f Features) {
 // compressed; raw ones are looked at twice as often.
 const signsEvery = 64
 
+// A glance is at so many bytes of a body. Of bodies of random bytes half have their
+// highest bit set, of text hardly any: that differs by 16 with a standard deviation
+// of 2.8. glanceFar is how far a count may be from the mean of the regime.
+const glanceBytes, glanceFar = 32, 8
+
+// other glances at a body that will be sent raw, and reports whether it is unlike
+// those before it: nothing else tells that between two looks at the features. It
+// costs some 20 ns. A false alarm, of one in 250 bodies of random bytes, costs a look.
+func (d *Decider) other(body []byte) bool {
+	step := len(body) / glanceBytes
+	if step == 0 {
+		return false
+	}
+	count := 0
+	for i, k := 0, 0; k < glanceBytes; i, k = i+step, k+1 {
+		count += int(body[i] >> 7)
+	}
+	x := float64(count)
+	far := d.nGlances > 0 && (x > d.high+glanceFar || x < d.high-glanceFar)
+	d.nGlances++
+	d.high += float64((x - d.high) * max(1/float64(d.nGlances), 1.0/16))
+	return far
+}
+
 // change begins a regime: what was learnt of the arms, except how fast this host
 // is, is about other bodies.
 func (d *Decider) change() {
@@ -220,5 +244,6 @@ func (d *Decider) change() {
 	d.signs = [Axes]float64{}
 	d.arms = [Arms]estimate{}
 	d.in.reset()
+	d.nGlances = 0
 	d.knowledge++
 }

@@ -26,6 +26,7 @@ func runPolicyProve(ctx context.Context, args []string) error {
 	length := fs.Duration("length", 6*time.Second, "how long each run is measured")
 	quick := fs.Bool("quick", false, "one round of runs of 2 s, to see that it works: some three minutes")
 	only := fs.String("only", "", "scenarios, with commas between them: slow-link, busy-cpu, changing, random; all if not given")
+	choices := fs.String("choices", "", "what is compared, with commas between them: adaptive and static choices; all if not given")
 	dir := fs.String("dir", "", "directory for the broker's data; the system's for temporary files if not given")
 	out := fs.String("out", "reports/adaptive", "name of the reports, without .md and .json")
 	if err := fs.Parse(args); err != nil {
@@ -49,6 +50,9 @@ func runPolicyProve(ctx context.Context, args []string) error {
 	}
 	if len(p.Scenarios) == 0 {
 		return fmt.Errorf("--only %q names no scenario", *only)
+	}
+	if p.Choices, err = prove.ParseChoices(*choices); err != nil {
+		return fmt.Errorf("--choices: %w", err)
 	}
 	if err := p.Measure(ctx, l, burners, os.Stderr); err != nil {
 		return err

@@ -32,6 +32,21 @@ const Adaptive = "adaptive"
 // none.
 var Static = []string{"never", "always:snappy", "always:lz4", "always:zstd", "always:gzip", "always:brotli"}
 
+// ParseChoices reads names with commas between them; none are all.
+func ParseChoices(list string) ([]string, error) {
+	all := append([]string{Adaptive}, Static...)
+	if list == "" {
+		return all, nil
+	}
+	some := strings.Split(list, ",")
+	for _, s := range some {
+		if !slices.Contains(all, s) {
+			return nil, fmt.Errorf("%q is none of %s", s, strings.Join(all, ", "))
+		}
+	}
+	return some, nil
+}
+
 // Scenario is one of the proof's.
 type Scenario struct {
 	lab.LinkScenario
@@ -86,6 +101,7 @@ type Proof struct {
 	Rounds    int        `json:"rounds"`
 	Machine   any        `json:"machine"`
 	Commit    string     `json:"commit"`
+	Choices   []string   `json:"choices"`
 	Scenarios []Scenario `json:"scenarios"`
 	Runs      [][]Run    `json:"runs"` // of each scenario
 }
@@ -102,11 +118,10 @@ type Burner func(ctx context.Context, percent int) (stop func(), err error)
 // choices turns with the round.
 func (p *Proof) Measure(ctx context.Context, l Lab, burn Burner, log io.Writer) error {
 	p.Runs = make([][]Run, len(p.Scenarios))
-	choices := append([]string{Adaptive}, Static...)
 	for round := range p.Rounds {
 		for i := range p.Scenarios {
 			s := &p.Scenarios[i]
-			if err := p.round(ctx, l, burn, log, i, s, round, choices); err != nil {
+			if err := p.round(ctx, l, burn, log, i, s, round, p.Choices); err != nil {
 				return err
 			}
 		}
@@ -228,7 +243,7 @@ func (p *Proof) Markdown(w io.Writer) error {
 	for i := range p.Scenarios {
 		s := &p.Scenarios[i]
 		fmt.Fprintf(&b, "\n## %s: %s\n\nMedians over the rounds.\n\n| choice | msg/s | p99 ms | CPU s/M | of it broker | bytes a message | cost s/M |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n", s.Name, s.Title)
-		for _, choice := range append([]string{Adaptive}, Static...) {
+		for _, choice := range p.Choices {
 			of := func(f func(r *Run) float64) float64 {
 				var x []float64
 				for k := range p.Runs[i] {

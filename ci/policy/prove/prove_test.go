@@ -31,7 +31,11 @@ func (m *machine) RunLink(_ context.Context, s lab.LinkScenario) (lab.LinkRun, e
 
 func TestProof(t *testing.T) {
 	m := new(machine)
-	p := &Proof{Rounds: 3, Scenarios: Scenarios(2 * time.Second)}
+	choices, err := ParseChoices("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Proof{Rounds: 3, Choices: choices, Scenarios: Scenarios(2 * time.Second)}
 	burn := func(_ context.Context, percent int) (func(), error) {
 		if percent != 80 {
 			t.Errorf("burners of %d %%", percent)
@@ -48,6 +52,9 @@ func TestProof(t *testing.T) {
 	// The choices take turns, so that none is always the first.
 	if m.runs[0] == m.runs[4*(1+len(Static))] {
 		t.Errorf("both rounds begin with %s", m.runs[0])
+	}
+	if _, err := ParseChoices("adaptive,always:all"); err == nil {
+		t.Error("a choice that there is not was taken")
 	}
 	var slow, busy *Comparison
 	all := p.Compare()
