@@ -14,9 +14,6 @@ const (
 	// the batch's own checksum.
 	baseNs = 2500
 
-	// measureNs is the time of encoding from which reading a clock twice is nothing.
-	measureNs = 20_000
-
 	priceMost = 10 // of CPU, at a load of 0.9
 
 	// switchGain is what another arm must save, of the cost, to replace the one in
@@ -96,24 +93,31 @@ func (d *Decider) rawCost(size int) float64 {
 
 // Decide chooses an arm for body, of which it may look at a sample. It keeps no
 // reference to it.
-func (d *Decider) Decide(body []byte) Decision {
+func (d *Decider) Decide(body []byte) (r Decision) {
 	var f Features
 	if d.Wants(len(body)) || d.current == Raw && d.other(body) && d.learning >= float64((signsNs+planNs)*d.price) {
 		f = FeaturesOf(body)
 	}
-	return d.DecideFrom(len(body), f)
+	d.decide(&r, len(body), &f)
+	return r
 }
 
 // DecideFrom is Decide for a body that is known by its size and, if they are
 // valid, its features.
-func (d *Decider) DecideFrom(size int, f Features) Decision {
+func (d *Decider) DecideFrom(size int, f Features) (r Decision) {
+	d.decide(&r, size, &f)
+	return r
+}
+
+// decide is DecideFrom into r, which is empty: copies of it would be a tenth of all.
+func (d *Decider) decide(r *Decision, size int, f *Features) {
 	if size < SmallBytes {
-		r := Decision{Reason: Small}
+		r.Reason = Small
 		d.rec.decided(d.stream, size, f, r)
-		return r
+		return
 	}
 	if f.Valid {
-		d.see(f)
+		d.see(*f)
 	}
 	d.batches++
 	d.inRegime++
@@ -167,17 +171,15 @@ func (d *Decider) DecideFrom(size int, f Features) Decision {
 		d.changed(arm, reason)
 	}
 
-	r := Decision{Arm: arm, Reason: reason, Token: Token{
-		regime: d.regime, arm: arm, class: p.class, weight: d.weight, price: d.price,
-		out: float64(p.perByte[arm][outAxis] * n), encode: float64(p.perByte[arm][encodeAxis] * n),
-	}}
+	r.Arm, r.Reason = arm, reason
+	r.Token.regime, r.Token.arm, r.Token.class, r.Token.weight, r.Token.price = d.regime, arm, p.class, d.weight, d.price
+	r.Token.out, r.Token.encode = float64(p.perByte[arm][outAxis]*n), float64(p.perByte[arm][encodeAxis]*n)
 	if arm != Raw {
 		r.KeepMost = size - int(float64(d.o.MinSaving*n)) - 1
 		e := &d.arms[arm]
-		r.Measure = e.nEncode < 4 || r.Token.encode > measureNs || d.batches%8 == 0
+		r.Measure = e.nEncode < 16 || d.batches%64 == 0
 	}
 	d.rec.decided(d.stream, size, f, r)
-	return r
 }
 
 // risk is what an arm costs for n bytes if it goes badly: as predicted for one

@@ -199,7 +199,7 @@ func (r *Recorder) dictionary(stream uint32, present bool) {
 	}
 }
 
-func (r *Recorder) decided(stream uint32, size int, f Features, d Decision) {
+func (r *Recorder) decided(stream uint32, size int, f *Features, d *Decision) {
 	if r == nil {
 		return
 	}

@@ -105,7 +105,7 @@ func (d *Decider) Observe(t Token, in, out int, encodeNs, decodeNs int64) {
 	}
 	// What was learnt is worth a new plan when it is news: the first few, and then
 	// now and again.
-	if c := e.nOut; c&(c-1) == 0 || c%256 == 0 {
+	if c := e.nOut; c&(c-1) == 0 || c%1024 == 0 {
 		d.knowledge++
 	}
 }
@@ -204,12 +204,19 @@ func (d *Decider) see(f Features) {
 	if d.current == Raw {
 		every /= 2 // nothing else tells of a change
 	}
+	if d.inRegime > signsSettled {
+		every *= 4
+	}
 	d.nextSigns = d.inRegime + min(max(d.inRegime, 1), every)
 }
 
 // signsEvery is the most batches between two looks at features of bodies that are
 // compressed; raw ones are looked at twice as often.
 const signsEvery = 64
+
+// signsSettled is from how many batches of a regime on features are looked at four times as
+// seldom.
+const signsSettled = 512
 
 // A glance is at so many bytes of a body. Of bodies of random bytes half have their
 // highest bit set, of text hardly any: that differs by 16 with a standard deviation
