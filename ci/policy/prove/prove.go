@@ -165,11 +165,15 @@ var figures = []figure{
 	{"p99", func(_ *Scenario, r *Run) float64 { return r.Result.P99 }},
 }
 
-// Comparison is adaptive against the static choice whose median is the best.
+// Comparison is adaptive against a static choice: the one with the least median of
+// the figure (Alone), or the one with the least cost, which is what one who must
+// choose would take.
 type Comparison struct {
 	Scenario string `json:"scenario"`
 	Figure   string `json:"figure"`
 	Best     string `json:"best"`
+	// Alone: Best is the best of this figure, whatever it costs.
+	Alone bool `json:"alone"`
 	// Ratio is the median over the rounds of adaptive / best within a round: below 1
 	// adaptive is better. Low and High are the least and the greatest: with n rounds
 	// the true median lies between with a probability of 1 - 2^(1-n).
@@ -183,38 +187,49 @@ type Comparison struct {
 // within is how much worse than the best static choice adaptive may be.
 const within = 1.05
 
-// Compare compares every figure of every scenario.
+// Compare compares every figure of every scenario with that of the cheapest static
+// choice, and of the best one for this figure alone if that is another.
 func (p *Proof) Compare() (all []Comparison) {
 	for i := range p.Scenarios {
 		s := &p.Scenarios[i]
+		cheapest := ""
 		for _, f := range figures {
 			by := map[string][]float64{}
 			for k := range p.Runs[i] {
 				r := &p.Runs[i][k]
 				by[r.Choice] = append(by[r.Choice], f.of(s, r))
 			}
-			c := Comparison{Scenario: s.Name, Figure: f.name}
-			least := math.Inf(1)
+			best, least := "", math.Inf(1)
 			for _, name := range Static {
 				if m := stat.Median(by[name]); len(by[name]) > 0 && m < least {
-					least, c.Best = m, name
+					least, best = m, name
 				}
 			}
-			var ratios []float64
-			for k, v := range by[Adaptive] {
-				if k < len(by[c.Best]) {
-					ratios = append(ratios, v/by[c.Best][k])
+			if f.name == "cost" {
+				cheapest = best
+			}
+			beside := []string{cheapest}
+			if best != cheapest {
+				beside = append(beside, best)
+			}
+			for _, against := range beside {
+				c := Comparison{Scenario: s.Name, Figure: f.name, Best: against, Alone: against != cheapest}
+				var ratios []float64
+				for k, v := range by[Adaptive] {
+					if k < len(by[against]) {
+						ratios = append(ratios, v/by[against][k])
+					}
 				}
+				if len(ratios) == 0 {
+					continue
+				}
+				c.Ratio, c.Low, c.High = stat.Median(ratios), slices.Min(ratios), slices.Max(ratios)
+				c.Reached = c.Ratio <= within
+				if s.Ahead && f.name == "cost" {
+					c.Reached = c.Ratio < 1
+				}
+				all = append(all, c)
 			}
-			if len(ratios) == 0 {
-				continue
-			}
-			c.Ratio, c.Low, c.High = stat.Median(ratios), slices.Min(ratios), slices.Max(ratios)
-			c.Reached = c.Ratio <= within
-			if s.Ahead && f.name == "cost" {
-				c.Reached = c.Ratio < 1
-			}
-			all = append(all, c)
 		}
 	}
 	return all
@@ -232,13 +247,19 @@ func (p *Proof) Markdown(w io.Writer) error {
 	if p.Quick {
 		b.WriteString("This was a quick run: it shows that the harness works; its figures say little.\n\n")
 	}
-	b.WriteString("| scenario | figure | best static | adaptive / best | least to greatest | within 5 %, ahead where wanted |\n| --- | --- | --- | ---: | ---: | --- |\n")
+	b.WriteString("Each figure stands beside that of the static choice that costs least, and, where another is the best by this figure alone,\n" +
+		"beside that one: no choice can be near the best throughput, the best tail and the least cost where these are three.\n\n" +
+		"| scenario | figure | beside | adaptive / that | least to greatest | within 5 %, ahead where wanted |\n| --- | --- | --- | ---: | ---: | --- |\n")
 	for _, c := range p.Compare() {
 		word := "no"
 		if c.Reached {
 			word = "yes"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %.3f | %.3f to %.3f | %s |\n", c.Scenario, c.Figure, c.Best, c.Ratio, c.Low, c.High, word)
+		beside := c.Best + ", the cheapest"
+		if c.Alone {
+			beside = c.Best + ", the best by this alone"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %.3f | %.3f to %.3f | %s |\n", c.Scenario, c.Figure, beside, c.Ratio, c.Low, c.High, word)
 	}
 	for i := range p.Scenarios {
 		s := &p.Scenarios[i]
