@@ -157,12 +157,14 @@ type Decider struct {
 	kernel    kernel
 	plan      [plans]plan
 
-	high          float64 // mean of what glances counted
-	nGlances      uint64  // of this regime
-	batches       uint64  // decided
-	inRegime      uint64  // of this regime
-	granted       uint64  // batch from which a new regime gets its budgets in advance
-	nextSigns     uint64  // batch of the regime that features are wanted of
+	past          [regimesMost]regime // that ended
+	recalled      int                 // place in past that this regime began with; -1: none
+	high          float64             // mean of what glances counted
+	nGlances      uint64              // of this regime
+	batches       uint64              // decided
+	inRegime      uint64              // of this regime
+	granted       uint64              // batch from which a new regime gets its budgets in advance
+	nextSigns     uint64              // batch of the regime that features are wanted of
 	credit        float64
 	learning      float64 // credit for features and regression
 	trying        float64 // credit for probes
@@ -189,7 +191,7 @@ func New(a *Artefact, o Options) *Decider {
 		o.Arms = AllArms
 	}
 	o.Arms |= 1 << Raw
-	d := &Decider{a: a, o: o, scale: log2(o.HostScale)}
+	d := &Decider{a: a, o: o, scale: log2(o.HostScale), recalled: -1}
 	d.SetConditions(Conditions{})
 	return d
 }

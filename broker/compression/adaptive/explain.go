@@ -5,6 +5,7 @@ type Counts struct {
 	Switches    uint64 // changes of the arm in use, without probes
 	Probes      uint64 // trials of other arms
 	Changes     uint64 // of the bodies, as detected
+	Recalls     uint64 // of them, to bodies that are remembered
 	Samples     uint64 // features taken
 	Plans       uint64 // made, with or without a regression before
 	Regressions uint64

@@ -192,13 +192,15 @@ func (d *Decider) see(f Features) {
 			d.change()
 		}
 	}
-	d.nSigns++
-	follow := max(1/float64(d.nSigns), 1.0/16)
-	for i := range Axes {
-		d.signs[i] += float64((v[i] - d.signs[i]) * follow)
-	}
-	if n := d.nSigns; n&(n-1) == 0 {
-		d.knowledge++
+	if d.nSigns > 0 || !d.recall(&v) {
+		d.nSigns++
+		follow := max(1/float64(d.nSigns), 1.0/16)
+		for i := range Axes {
+			d.signs[i] += float64((v[i] - d.signs[i]) * follow)
+		}
+		if n := d.nSigns; n&(n-1) == 0 {
+			d.knowledge++
+		}
 	}
 	every := uint64(signsEvery)
 	if d.current == Raw {
@@ -245,6 +247,7 @@ func (d *Decider) other(body []byte) bool {
 // change begins a regime: what was learnt of the arms, except how fast this host
 // is, is about other bodies.
 func (d *Decider) change() {
+	d.remember()
 	d.counts.Changes++
 	d.regime++
 	d.inRegime, d.nextSigns, d.nSigns = 0, 0, 0
@@ -252,5 +255,6 @@ func (d *Decider) change() {
 	d.arms = [Arms]estimate{}
 	d.in.reset()
 	d.nGlances = 0
+	d.recalled = -1
 	d.knowledge++
 }
