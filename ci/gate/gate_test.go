@@ -309,11 +309,29 @@ func TestWaiverTrailers(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"perf-accept:", "perf-accept: x", "perf-accept: x 8 no per cent sign", "perf-accept: x -1% negative limits", "perf-accept: x 501% far too great a limit",
-		"perf-accept: x NaN% not a number at all", "perf-accept: x 8% short", strings.Repeat("perf-accept: x 8% one of too many\n", 21),
+		"Perf-Accept: x", "perf-accept x 8% the colon is missing", "perf_accept: x 8% not the key's spelling", "perf accept: x 8% not the key's spelling",
+		"perf-accepts: x 8% not the key's spelling", "perf-accept= x 8% not the separator", "perf-accept: x NaN% not a number at all", "perf-accept: x 8% short", strings.Repeat("perf-accept: x 8% one of too many\n", 21),
 	} {
 		if w, err := Waivers("abc", bad); err == nil {
 			t.Errorf("%q: %+v", bad, w)
 		}
+	}
+}
+
+// As git reads trailers: whoever writes Perf-Accept means it.
+func TestWaiverKeyInAnyCase(t *testing.T) {
+	for _, line := range []string{"Perf-Accept: a.B 8% agreed with all", "PERF-ACCEPT:a.B 8% agreed with all", "perf-accept : a.B 8% agreed with all", "\tPerf-accept\t: a.B\t8% agreed with all\r"} {
+		if got, err := Waivers("abc", "subject\n\n"+line+"\n"); err != nil || len(got) != 1 || got[0].Name != "a.B" || got[0].Max != 0.08 || got[0].Reason != "agreed with all" {
+			t.Errorf("%q: %+v, %v", line, got, err)
+		}
+	}
+	for _, prose := range []string{"perf-accept lines are read by the gate", "perf-accepting: a word of its own", "the perf-accept: key"} {
+		if got, err := Waivers("abc", prose); err != nil || len(got) != 0 {
+			t.Errorf("%q: %+v, %v", prose, got, err)
+		}
+	}
+	if _, err := Waivers("0123456789abcdef", "Perf_Accept: a.B 8% agreed with all"); err == nil || !strings.Contains(err.Error(), "0123456789") || !strings.Contains(err.Error(), "Perf_Accept") {
+		t.Errorf("the problem does not name commit and line: %v", err)
 	}
 }
 

@@ -2,14 +2,21 @@ package gate
 
 import (
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/portask/portask/ci/verdict"
 )
 
-// waiverKey begins a waiver in a commit message.
+// waiverKey begins a waiver in a commit message, in any case and with blanks
+// before the colon, as git reads the key of a trailer.
 const waiverKey = "perf-accept:"
+
+// waiverLine finds what begins like a waiver: the key as one may misspell it, the
+// separator, and the rest. Without a colon it is one if a percentage is its
+// second word; else it is prose.
+var waiverLine = regexp.MustCompile(`(?i)^(perf[-_ ]?accept(?:s|ed)?)(?:[ \t]*([:=])(.*)|[ \t]+(\S+[ \t]+[0-9.,+-]+[ \t]?%.*))$`)
 
 // Limits of waivers: a message with more is no list of exceptions any more, and
 // one of more than this is a switch.
@@ -25,16 +32,20 @@ const (
 //
 // which accept that the benchmark, counter or accepted figure NAME gets worse
 // by up to MAX per cent. The name is one word: a counter of a benchmark goes by
-// the benchmark's name. A line that begins like a waiver and is none is an
-// error: it would be believed to work.
+// the benchmark's name. Upper and lower case of the key are the same, and blanks
+// may stand before the colon. A line that begins like a waiver and is none is an
+// error that quotes it: it would be believed to work.
 func Waivers(commit, message string) ([]verdict.Waiver, error) {
 	var out []verdict.Waiver
 	for line := range strings.Lines(message) {
-		rest, ok := strings.CutPrefix(strings.TrimSpace(line), waiverKey)
-		if !ok {
+		m := waiverLine.FindStringSubmatch(strings.TrimSpace(line))
+		if m == nil {
 			continue
 		}
-		f := strings.Fields(rest)
+		if !strings.EqualFold(m[1]+m[2], waiverKey) {
+			return nil, fmt.Errorf("commit %.10s: %.200q looks like a waiver and is none: want %q", commit, strings.TrimSpace(line), waiverKey+" NAME MAX% REASON")
+		}
+		f := strings.Fields(m[3])
 		if len(f) < 3 {
 			return nil, fmt.Errorf("commit %.10s: %q: want %q", commit, strings.TrimSpace(line), waiverKey+" NAME MAX% REASON")
 		}
