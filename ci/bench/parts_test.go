@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -357,5 +358,30 @@ func TestOutputIsBounded(t *testing.T) {
 	}
 	if len(tl.b) > outputMax || tl.last(2) != "x\nx" {
 		t.Errorf("tail of %d bytes, last lines %q", len(tl.b), tl.last(2))
+	}
+}
+
+// A pattern is taken apart where package testing does it.
+func TestLevelsOfAPattern(t *testing.T) {
+	for pattern, want := range map[string][]string{
+		"":                 {""},
+		"A/b=1":            {"A", "b=1"},
+		"A|B/c":            {"A", "B", "c"},
+		"(A|B)/[/|]x/y":    {"(A|B)", "[/|]x", "y"},
+		`A\/b`:             {`A\/b`},
+		"]a/b":             {"]a", "b"},
+		"^(?:a/b)$/^c[(]$": {"^(?:a/b)$", "^c[(]$"},
+	} {
+		if got := levels(pattern); !slices.Equal(got, want) {
+			t.Errorf("%q: %q, want %q", pattern, got, want)
+		}
+		if err := CheckPattern(pattern); err != nil {
+			t.Errorf("%q: %v", pattern, err)
+		}
+	}
+	for _, pattern := range []string{"(", "a/(b", "[a", "a|*", `a\`} {
+		if err := CheckPattern(pattern); err == nil {
+			t.Errorf("%q was accepted", pattern)
+		}
 	}
 }

@@ -27,7 +27,8 @@ type Plan struct {
 	// touched.
 	HeadEdits map[string][]byte
 	// Suite is what is run. An empty one is every benchmark of the repository that
-	// Match lets through, compared by Metric.
+	// Match lets through, compared by Metric. That Match lets none through is an
+	// error of Prepare.
 	Suite  Suite
 	Match  string
 	Metric sample.Metric
@@ -199,7 +200,7 @@ func (p *Plan) withDefaults() error {
 	case p.Stuck < time.Second || p.Stuck > time.Hour:
 		return fmt.Errorf("plan: stuck is %v, must be 1s to 1h", p.Stuck)
 	}
-	if err := checkPattern(p.Match); err != nil {
+	if err := CheckPattern(p.Match); err != nil {
 		return fmt.Errorf("plan: %w", err)
 	}
 	for name := range p.HeadEdits {

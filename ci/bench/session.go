@@ -373,6 +373,13 @@ func (s *Session) findSubjects(ctx context.Context, progress func(string)) error
 			s.subjects = append(s.subjects, subject)
 		}
 	}
+	if len(s.subjects) == 0 && s.plan.Match != "" {
+		errs := []error{fmt.Errorf("no benchmark that the head has and that can be compared matches %q", s.plan.Match)}
+		for _, p := range s.problems {
+			errs = append(errs, errors.New(p.String()))
+		}
+		return errors.Join(errs...)
+	}
 	slices.SortStableFunc(s.subjects, func(a, b *Subject) int { return a.Risk() - b.Risk() })
 	return nil
 }

@@ -307,6 +307,7 @@ func TestCacheOfPrograms(t *testing.T) {
 
 func TestPrepareRefuses(t *testing.T) {
 	dir := repo(t, small)
+	says := map[string]string{"nothing matches": `"NoSuchBenchmark"`, "pattern": "a**", "unfinished pattern": `"x/("`}
 	for name, change := range map[string]func(*Plan){
 		"no base":          func(p *Plan) { p.Base = "" },
 		"an option":        func(p *Plan) { p.Base = "--all" },
@@ -317,6 +318,9 @@ func TestPrepareRefuses(t *testing.T) {
 		"slice":            func(p *Plan) { p.Slice = time.Minute },
 		"edit outside":     func(p *Plan) { p.HeadEdits = map[string][]byte{"../x": nil} },
 		"pattern":          func(p *Plan) { p.Match = "a**" },
+		// Brackets were not looked into, and the programs' refusal was an empty table.
+		"unfinished pattern": func(p *Plan) { p.Match = "x/(" },
+		"nothing matches":    func(p *Plan) { p.Match = "NoSuchBenchmark" },
 	} {
 		temp := t.TempDir()
 		t.Setenv("TMPDIR", temp)
@@ -326,6 +330,8 @@ func TestPrepareRefuses(t *testing.T) {
 		if s, err := Prepare(t.Context(), p, nil); err == nil {
 			t.Errorf("%s: accepted", name)
 			_ = s.Close()
+		} else if !strings.Contains(err.Error(), says[name]) {
+			t.Errorf("%s: error %q does not name %q", name, err, says[name])
 		}
 		if left, _ := os.ReadDir(temp); len(left) != 0 {
 			t.Errorf("%s: left %v", name, left)

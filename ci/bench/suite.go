@@ -147,7 +147,7 @@ func (e entryYAML) entry() (Entry, error) {
 	if rest, ok := strings.CutPrefix(e.Package, "./"); e.Package != "." && (!ok || rest == "" || path.Clean(rest) != rest || strings.HasPrefix(rest, "..") || strings.HasPrefix(rest, "/")) {
 		bad = append(bad, fmt.Errorf(`package %q: want "." or a directory that begins with "./"`, e.Package))
 	}
-	if err := checkPattern(e.Bench); err != nil {
+	if err := CheckPattern(e.Bench); err != nil {
 		bad = append(bad, err)
 	}
 	switch e.Metric {
@@ -160,19 +160,47 @@ func (e entryYAML) entry() (Entry, error) {
 	return out, errors.Join(bad...)
 }
 
-// checkPattern refuses what package testing would refuse, before anything is
-// built for it.
-func checkPattern(pattern string) error {
+// CheckPattern refuses what package testing would refuse of -test.bench, before
+// anything is built for it.
+func CheckPattern(pattern string) error {
 	if len(pattern) > 1000 {
 		return errors.New("pattern of more than 1000 bytes")
 	}
-	if strings.ContainsAny(pattern, "([") {
-		return nil // a slash may stand inside; the program will say
-	}
-	for _, part := range strings.Split(pattern, "/") {
+	for _, part := range levels(pattern) {
 		if _, err := regexp.Compile(part); err != nil {
 			return fmt.Errorf("pattern %q: %w", pattern, err)
 		}
 	}
 	return nil
+}
+
+// levels parts a pattern at slashes and bars that stand in no brackets, as
+// package testing does (splitRegexp in testing/match.go).
+func levels(pattern string) []string {
+	var all []string
+	begin, square, round := 0, 0, 0
+	for i := 0; i < len(pattern); i++ {
+		switch pattern[i] {
+		case '[':
+			square++
+		case ']':
+			square = max(square-1, 0) // one without its other is legal
+		case '(':
+			if square == 0 {
+				round++
+			}
+		case ')':
+			if square == 0 {
+				round--
+			}
+		case '\\':
+			i++
+		case '/', '|':
+			if square == 0 && round == 0 {
+				all = append(all, pattern[begin:i])
+				begin = i + 1
+			}
+		}
+	}
+	return append(all, pattern[begin:])
 }

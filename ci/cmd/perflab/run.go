@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -51,6 +52,11 @@ func (p *planFlags) complete() (bench.Plan, error) {
 		return plan, errors.New("--base is needed")
 	case p.suite != "" && p.pkg != "":
 		return plan, errors.New("--suite and --package exclude each other")
+	case p.suite != "" && p.bench != "":
+		return plan, errors.New("--suite and --bench exclude each other")
+	}
+	if err := bench.CheckPattern(p.bench); err != nil {
+		return plan, fmt.Errorf("--bench: %w", err)
 	}
 	if p.suite != "" {
 		name := p.suites
@@ -112,34 +118,39 @@ func runRun(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	if !slices.ContainsFunc(s.Benches(), func(b *bench.Subject) bool { return !b.Control }) {
+		return fmt.Errorf("run: no benchmark that can be compared; packages and benchmarks with problems: %d", len(s.Problems()))
+	}
 	if *rounds == 0 {
 		return listSubjects(os.Stdout, s.Benches())
 	}
-	series, failed := measureAll(ctx, s, *rounds, *identical)
-	printEstimates(os.Stdout, series, plan.Seed)
-	for _, f := range failed {
+	series, left, broken := measureAll(ctx, s, *rounds, *identical)
+	err = printEstimates(os.Stdout, series, plan.Seed)
+	for _, f := range slices.Concat(left, broken) {
 		fmt.Println("not measured:", f)
 	}
 	fmt.Printf("seed %d; nothing is judged here, see perflab gate\n", plan.Seed)
 	if *keep != "" {
-		err = keepRaw(*keep, series, s.Machine(), [2]verdict.Revision{s.Revision(sample.Base), s.Revision(sample.Head)})
+		err = errors.Join(err, keepRaw(*keep, series, s.Machine(), [2]verdict.Revision{s.Revision(sample.Base), s.Revision(sample.Head)}))
+	}
+	if ctx.Err() == nil && len(broken) > 0 {
+		err = errors.Join(err, fmt.Errorf("run: %d benchmarks could not be measured", len(broken)))
 	}
 	return errors.Join(err, ctx.Err())
 }
 
 // measureAll runs so many rounds of each subject that differs, or of all, by turns: one
 // round of each, then the next, so that a disturbance of a minute meets all. The
-// second result says what could not be measured.
-func measureAll(ctx context.Context, s *bench.Session, rounds int, identical bool) ([]sample.Series, []string) {
+// others say what was left out and why, and what failed.
+func measureAll(ctx context.Context, s *bench.Session, rounds int, identical bool) (series []sample.Series, left, failed []string) {
 	var todo []*bench.Subject
-	var failed []string
 	measured := make(map[*bench.Subject][]sample.Round)
 	for _, b := range s.Benches() {
 		switch {
 		case b.New:
-			failed = append(failed, b.Bench.String()+": new, the base has none")
+			left = append(left, b.Bench.String()+": new, the base has none")
 		case b.Identical && !identical:
-			failed = append(failed, b.Bench.String()+": identical, both sides are the same program")
+			left = append(left, b.Bench.String()+": identical, both sides are the same program")
 		default:
 			todo = append(todo, b)
 		}
@@ -162,7 +173,6 @@ func measureAll(ctx context.Context, s *bench.Session, rounds int, identical boo
 		}
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", i+1, rounds)
 	}
-	var series []sample.Series
 	for _, b := range todo {
 		if len(measured[b]) > 0 {
 			one := b.Series()
@@ -170,7 +180,7 @@ func measureAll(ctx context.Context, s *bench.Session, rounds int, identical boo
 			series = append(series, one)
 		}
 	}
-	return series, failed
+	return series, left, failed
 }
 
 func listSubjects(w io.Writer, subjects []*bench.Subject) error {
@@ -196,7 +206,7 @@ func listSubjects(w io.Writer, subjects []*bench.Subject) error {
 
 // printEstimates prints effects with 95 % intervals, two-sided, one benchmark
 // at a time: what to look at, not what to conclude.
-func printEstimates(w io.Writer, series []sample.Series, seed uint64) {
+func printEstimates(w io.Writer, series []sample.Series, seed uint64) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "benchmark\tmetric\tbase\thead/base\t95 % interval\tSD of rounds\trounds\tpairs\tallocs/op\tdisturbed")
 	for i := range series {
@@ -231,7 +241,7 @@ func printEstimates(w io.Writer, series []sample.Series, seed uint64) {
 			percent(e.Mean), percent(e.Lower(0.025)), percent(e.Upper(0.025)), 100*e.SD, e.Rounds, e.Pairs,
 			float64(allocs[0])/float64(max(n[0], 1)), float64(allocs[1])/float64(max(n[1], 1)), disturbed)
 	}
-	_ = t.Flush() // standard output; there is nobody to tell
+	return t.Flush()
 }
 
 func percent(log float64) string {

@@ -80,12 +80,20 @@ func TestRunKeepsWhatItMeasured(t *testing.T) {
 }
 
 func TestRunRefuses(t *testing.T) {
-	for _, args := range [][]string{
-		{}, {"--base", "HEAD", "--rounds", "-1"}, {"--base", "HEAD", "--suite", "ci", "--package", "./x"},
-		{"--base", "HEAD", "--suite", "ci", "--suites", "missing.yaml"},
+	for _, c := range []struct {
+		args []string
+		part string // of the error
+	}{
+		{nil, "--base is needed"},
+		{[]string{"--base", "HEAD", "--rounds", "-1"}, "--rounds"},
+		{[]string{"--base", "HEAD", "--suite", "ci", "--package", "./x"}, "--suite and --package"},
+		{[]string{"--base", "HEAD", "--suite", "ci", "--bench", "X"}, "--suite and --bench"},
+		{[]string{"--base", "HEAD", "--suite", "ci", "--suites", "missing.yaml"}, "missing.yaml"},
+		{[]string{"--base", "HEAD", "--bench", "("}, `--bench: pattern "("`},
+		{[]string{"--base", "HEAD", "--bench", "a/[b"}, `--bench: pattern "a/[b"`},
 	} {
-		if err := runRun(t.Context(), args); err == nil {
-			t.Errorf("%v accepted", args)
+		if err := runRun(t.Context(), c.args); err == nil || !strings.Contains(err.Error(), c.part) {
+			t.Errorf("%v: error %v, want %q", c.args, err, c.part)
 		}
 	}
 }
