@@ -48,17 +48,23 @@ func (t *tree) tool(ctx context.Context, dir string, args ...string) ([]byte, er
 // release matches versions that GOTOOLCHAIN can name.
 var release = regexp.MustCompile(`^go1\.[0-9]+(\.[0-9]+|rc[0-9]+)?$`)
 
-// toolchain asks which Go a module is built with.
+// toolchain asks which Go a module is built with. Without a cache of its own
+// that Go builds nothing, and says so once a package, in other words.
 func (t *tree) toolchain(ctx context.Context, module string) (version, goroot string, err error) {
-	out, err := t.tool(ctx, filepath.Join(t.root, filepath.FromSlash(module)), "env", "GOVERSION", "GOROOT")
+	out, err := t.tool(ctx, filepath.Join(t.root, filepath.FromSlash(module)), "env", "GOVERSION", "GOROOT", "GOCACHE", "GOMODCACHE")
 	if err != nil {
 		return "", "", err
 	}
-	version, goroot, _ = strings.Cut(strings.TrimSpace(string(out)), "\n")
-	if goroot == "" {
+	values := strings.Split(string(out), "\n")
+	if len(values) < 4 || values[1] == "" {
 		return "", "", errors.New("go env names no GOROOT")
 	}
-	return version, goroot, nil
+	for i, name := range []string{"GOCACHE", "GOMODCACHE"} {
+		if v := strings.TrimSpace(values[2+i]); v == "" || v == "off" {
+			return "", "", fmt.Errorf("the go command has no %s: set HOME, or GOCACHE and GOMODCACHE; and --cache for linked programs, which go to the user's cache otherwise", name)
+		}
+	}
+	return strings.TrimSpace(values[0]), strings.TrimSpace(values[1]), nil
 }
 
 // programKey names a test program; which of its layouts on which side is said

@@ -94,6 +94,8 @@ func Prepare(ctx context.Context, plan Plan, progress func(string)) (_ *Session,
 	if s.cache = plan.Cache; s.cache == "" {
 		if user, err := os.UserCacheDir(); err == nil {
 			s.cache = filepath.Join(user, "perflab")
+		} else {
+			progress(fmt.Sprintf("no cache of programs, each is linked anew: %v; --cache names a directory", err))
 		}
 	}
 	if s.cache != "" {

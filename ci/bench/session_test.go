@@ -338,3 +338,24 @@ func TestPrepareRefuses(t *testing.T) {
 		}
 	}
 }
+
+// Without a home the go command builds nothing: that was an empty table.
+func TestWithoutAHome(t *testing.T) {
+	dir := repo(t, small)
+	for _, name := range []string{"HOME", "XDG_CACHE_HOME", "GOCACHE", "GOMODCACHE", "GOPATH"} {
+		t.Setenv(name, "")
+	}
+	p := plan(t, dir)
+	p.Base, p.Cache = "HEAD", ""
+	var said []string
+	s, err := Prepare(t.Context(), p, func(line string) { said = append(said, line) })
+	if err == nil {
+		_ = s.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "set HOME") || !strings.Contains(err.Error(), "--cache") {
+		t.Errorf("error %v, want one that names HOME and --cache", err)
+	}
+	if !strings.Contains(strings.Join(said, "\n"), "no cache of programs") {
+		t.Errorf("that nothing is cached is not said: %q", said)
+	}
+}
