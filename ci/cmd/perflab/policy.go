@@ -125,7 +125,7 @@ func runPolicyTrain(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	all, hash, err := rows.Open(*name)
+	train, held, hash, err := openRows(*name)
 	if err != nil {
 		return err
 	}
@@ -133,8 +133,6 @@ func runPolicyTrain(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	fit.Sort(all)
-	train, held := check.Split(all)
 	fmt.Printf("%d rows to train on, %d to check on\n", len(train), len(held))
 	p := adaptive.Provenance{Commit: o.Commit, Go: o.Go, CPU: o.CPU, Libraries: o.Libraries, Rows: hash}
 	for i := range train {
@@ -161,6 +159,34 @@ func runPolicyTrain(ctx context.Context, args []string) error {
 	return nil
 }
 
+// openArtefact reads an artefact, or takes the embedded one if name is empty.
+func openArtefact(name string) (*adaptive.Artefact, error) {
+	if name == "" {
+		return adaptive.Embedded(), nil
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	a, err := adaptive.Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return a, nil
+}
+
+// openRows reads recorded rows in order, those to train on and those held out,
+// with the file's hash.
+func openRows(name string) (train, held []rows.Row, hash string, err error) {
+	all, hash, err := rows.Open(name)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	fit.Sort(all)
+	train, held = check.Split(all)
+	return train, held, hash, nil
+}
+
 func runPolicyCheck(ctx context.Context, args []string) error {
 	fs := flags("policy check")
 	var corpora list
@@ -174,22 +200,14 @@ func runPolicyCheck(ctx context.Context, args []string) error {
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	a := adaptive.Embedded()
-	if *artefact != "" {
-		b, err := os.ReadFile(*artefact)
-		if err != nil {
-			return err
-		}
-		if a, err = adaptive.Parse(b); err != nil {
-			return err
-		}
-	}
-	all, _, err := rows.Open(*name)
+	a, err := openArtefact(*artefact)
 	if err != nil {
 		return err
 	}
-	fit.Sort(all)
-	train, held := check.Split(all)
+	train, held, _, err := openRows(*name)
+	if err != nil {
+		return err
+	}
 	if len(corpora) > 0 {
 		measured, err := sweep(ctx, "", corpora, "0", *repeat, *batches)
 		if err != nil {
@@ -237,15 +255,9 @@ func runPolicyReplay(_ context.Context, args []string) error {
 	if fs.NArg() != 1 {
 		return errors.New("policy replay: name one log")
 	}
-	a := adaptive.Embedded()
-	if *artefact != "" {
-		b, err := os.ReadFile(*artefact)
-		if err != nil {
-			return err
-		}
-		if a, err = adaptive.Parse(b); err != nil {
-			return err
-		}
+	a, err := openArtefact(*artefact)
+	if err != nil {
+		return err
 	}
 	f, err := os.Open(fs.Arg(0))
 	if err != nil {

@@ -45,3 +45,17 @@ func TestPolicyReplay(t *testing.T) {
 		}
 	}
 }
+
+// What an artefact's file is refused for is told with the file's name, by
+// whichever subcommand reads it.
+func TestPolicyArtefactIsNamed(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "artefact.json")
+	if err := os.WriteFile(name, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"check", "--artefact", name}, {"replay", "--artefact", name, "log"}} {
+		if err := runPolicy(t.Context(), args); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("perflab policy %q: error %v does not name the file", args, err)
+		}
+	}
+}
