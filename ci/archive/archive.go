@@ -58,7 +58,8 @@ func Parse(r io.Reader) ([]Line, error) {
 	last := map[string]int64{}
 	s := bufio.NewScanner(r)
 	s.Buffer(make([]byte, 0, lineBytesMax), lineBytesMax)
-	for n := 1; s.Scan(); n++ {
+	n := 1
+	for ; s.Scan(); n++ {
 		f := strings.SplitN(s.Text(), " ", 3)
 		if len(f) != 3 {
 			return nil, fmt.Errorf("line %d: want SHA256 BYTES PATH", n)
@@ -79,16 +80,20 @@ func Parse(r io.Reader) ([]Line, error) {
 		}
 		last[l.Path] = l.Bytes
 		if len(out) == linesMax {
-			return nil, fmt.Errorf("more than %d lines", linesMax)
+			return nil, fmt.Errorf("line %d: more than %d lines", n, linesMax)
 		}
 		out = append(out, l)
 	}
-	return out, s.Err()
+	if err := s.Err(); err != nil {
+		return nil, fmt.Errorf("line %d: %w", n, err)
+	}
+	return out, nil
 }
 
 // read returns the manifest of the repository at root; none is empty.
 func read(root string) ([]Line, error) {
-	b, err := os.ReadFile(filepath.Join(root, Dir, ManifestName))
+	name := filepath.Join(root, Dir, ManifestName)
+	b, err := os.ReadFile(name)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -97,7 +102,7 @@ func read(root string) ([]Line, error) {
 	}
 	lines, err := Parse(bytes.NewReader(b))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", ManifestName, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return lines, nil
 }
@@ -126,7 +131,7 @@ func Check(root string) error {
 	for _, name := range files {
 		top, _, _ := strings.Cut(name, "/")
 		if slices.Contains(governed, top) && !listed[name] && !grows(name) {
-			bad = append(bad, fmt.Errorf("%s is not in the manifest; perflab archive adds it", name))
+			bad = append(bad, fmt.Errorf("%s/%s is not in the manifest; perflab archive adds it", Dir, name))
 		}
 	}
 	cmd := exec.Command("git", "show", "HEAD:./"+ManifestName)
@@ -134,7 +139,7 @@ func Check(root string) error {
 	if committed, err := cmd.Output(); err == nil {
 		now, err := os.ReadFile(filepath.Join(root, Dir, ManifestName))
 		if err != nil || !bytes.HasPrefix(now, committed) {
-			bad = append(bad, fmt.Errorf("%s does not begin with what was committed: lines are only added", ManifestName))
+			bad = append(bad, fmt.Errorf("%s/%s does not begin with what was committed: lines are only added", Dir, ManifestName))
 		}
 	}
 	return errors.Join(bad...)
@@ -152,14 +157,14 @@ func (l Line) check(root string) error {
 		return err
 	}
 	if info.Size() < l.Bytes || info.Size() != l.Bytes && !grows(l.Path) {
-		return fmt.Errorf("%s has %d bytes, the manifest says %d", l.Path, info.Size(), l.Bytes)
+		return fmt.Errorf("%s/%s has %d bytes, the manifest says %d", Dir, l.Path, info.Size(), l.Bytes)
 	}
 	h := sha256.New()
 	if _, err := io.CopyN(h, f, l.Bytes); err != nil {
-		return fmt.Errorf("%s: %w", l.Path, err)
+		return fmt.Errorf("%s/%s: %w", Dir, l.Path, err)
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != l.SHA256 {
-		return fmt.Errorf("%s was changed: its first %d bytes have the sum %.12s…, the manifest says %.12s…", l.Path, l.Bytes, got, l.SHA256)
+		return fmt.Errorf("%s/%s was changed: its first %d bytes have the sum %.12s…, the manifest says %.12s…", Dir, l.Path, l.Bytes, got, l.SHA256)
 	}
 	return nil
 }

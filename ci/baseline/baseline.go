@@ -19,6 +19,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/portask/portask/ci/internal/jsonfile"
 	"github.com/portask/portask/ci/verdict"
 )
 
@@ -66,7 +67,7 @@ func Read(r io.Reader) (*File, error) {
 		return nil, fmt.Errorf("baseline: more than %d bytes", bytesMax)
 	}
 	f := new(File)
-	if err := json.Unmarshal(b, f); err != nil {
+	if err := jsonfile.Unmarshal(b, f); err != nil {
 		return nil, fmt.Errorf("baseline: %w", err)
 	}
 	switch {

@@ -95,7 +95,9 @@ func parseSuites(data []byte) (*File, error) {
 	var y fileYAML
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
-	if err := dec.Decode(&y); err != nil {
+	if err := dec.Decode(&y); errors.Is(err, io.EOF) {
+		return nil, errors.New("holds nothing")
+	} else if err != nil {
 		return nil, err
 	}
 	var bad []error

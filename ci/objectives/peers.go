@@ -66,7 +66,7 @@ func (s *session) peers(context.Context) error {
 		}
 	}
 	if err := reader.Err(); err != nil {
-		return err
+		return fmt.Errorf("%s: %w", peersFile, err)
 	}
 	for _, v := range rivals {
 		var ratios []float64

@@ -206,7 +206,7 @@ func cost(ctx context.Context, l *lab.Lab, subject, dir string) (float64, error)
 		}
 	}
 	if err := json.Unmarshal(b, &d); err != nil {
-		return 0, err
+		return 0, fmt.Errorf("%s: %w", name, err)
 	}
 	if d.Counts.Delivered == 0 {
 		return 0, errors.New("nothing was delivered")

@@ -29,6 +29,7 @@ import (
 	"github.com/google/pprof/profile"
 
 	"github.com/portask/portask/broker/sysmetrics"
+	"github.com/portask/portask/ci/internal/jsonfile"
 	"github.com/portask/portask/ci/lab"
 )
 
@@ -134,16 +135,17 @@ const ManifestPath = "profiles/MANIFEST.json"
 
 // ReadManifest reads the manifest of the repository at root.
 func ReadManifest(root string) (*Manifest, error) {
-	b, err := os.ReadFile(filepath.Join(root, ManifestPath))
+	name := filepath.Join(root, ManifestPath)
+	b, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
 	}
 	m := new(Manifest)
-	if err := json.Unmarshal(b, m); err != nil {
-		return nil, fmt.Errorf("%s: %w", ManifestPath, err)
+	if err := jsonfile.Unmarshal(b, m); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if m.Version != 1 {
-		return nil, fmt.Errorf("%s: version %d, want 1", ManifestPath, m.Version)
+		return nil, fmt.Errorf("%s: version %d, want 1", name, m.Version)
 	}
 	return m, nil
 }

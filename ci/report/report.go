@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/portask/portask/ci/history"
+	"github.com/portask/portask/ci/internal/jsonfile"
 	"github.com/portask/portask/ci/sample"
 	"github.com/portask/portask/ci/verdict"
 )
@@ -92,21 +93,18 @@ const curvesBytesMax = 8 << 20
 // Read takes back what Write left in dir, so that the report can be made again
 // by a later version. Series are not kept there.
 func Read(dir string) (*Document, error) {
-	f, err := os.Open(filepath.Join(dir, VerdictJSON))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
 	d := new(Document)
-	if d.Verdict, err = verdict.Read(f); err != nil {
+	var err error
+	if d.Verdict, err = verdict.ReadFile(filepath.Join(dir, VerdictJSON)); err != nil {
 		return nil, err
 	}
-	if b, err := os.ReadFile(filepath.Join(dir, CurvesJSON)); err == nil {
+	curves := filepath.Join(dir, CurvesJSON)
+	if b, err := os.ReadFile(curves); err == nil {
 		if len(b) > curvesBytesMax {
-			return nil, fmt.Errorf("%s: more than %d bytes", CurvesJSON, curvesBytesMax)
+			return nil, fmt.Errorf("%s: more than %d bytes", curves, curvesBytesMax)
 		}
-		if err := json.Unmarshal(b, &d.Curves); err != nil {
-			return nil, fmt.Errorf("%s: %w", CurvesJSON, err)
+		if err := jsonfile.Unmarshal(b, &d.Curves); err != nil {
+			return nil, fmt.Errorf("%s: %w", curves, err)
 		}
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return nil, err

@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+
+	"github.com/portask/portask/ci/internal/jsonfile"
 )
 
 // maxBytes of a verdict.json that Read takes: 100 benchmarks with 64 dots and
@@ -19,6 +22,20 @@ func (v *Verdict) Write(w io.Writer) error {
 	return enc.Encode(v)
 }
 
+// ReadFile is Read of a file. Errors name it.
+func ReadFile(name string) (*Verdict, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	v, err := Read(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return v, nil
+}
+
 // Read parses what Write printed. It refuses a file of more than 16 MiB, of
 // another version, or whose decision is none.
 func Read(r io.Reader) (*Verdict, error) {
@@ -30,7 +47,7 @@ func Read(r io.Reader) (*Verdict, error) {
 		return nil, fmt.Errorf("verdict: more than %d bytes", maxBytes)
 	}
 	v := new(Verdict)
-	if err := json.Unmarshal(b, v); err != nil {
+	if err := jsonfile.Unmarshal(b, v); err != nil {
 		return nil, fmt.Errorf("verdict: %w", err)
 	}
 	if v.Version != Version {

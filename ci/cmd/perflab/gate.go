@@ -415,12 +415,7 @@ func runBaseline(_ context.Context, args []string) error {
 	}
 	name := filepath.Join(*root, filepath.FromSlash(baseline.Path))
 	if *accept != "" {
-		r, err := os.Open(*accept)
-		if err != nil {
-			return err
-		}
-		v, err := verdict.Read(r)
-		r.Close()
+		v, err := verdict.ReadFile(*accept)
 		if err != nil {
 			return err
 		}

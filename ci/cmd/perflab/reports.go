@@ -115,12 +115,7 @@ func runHistory(_ context.Context, args []string) error {
 		return err
 	}
 	if *add != "" {
-		f, err := os.Open(*add)
-		if err != nil {
-			return err
-		}
-		v, err := verdict.Read(f)
-		f.Close()
+		v, err := verdict.ReadFile(*add)
 		if err != nil {
 			return err
 		}
