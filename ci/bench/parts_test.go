@@ -172,37 +172,39 @@ func TestBalanced(t *testing.T) {
 	}
 }
 
-// Each side goes through all layouts, the confirmation through others.
+// Each side goes through all layouts, each in an order of its own, before one comes
+// again; the first ones are the same for every seed.
 func TestLayouts(t *testing.T) {
-	s := &Session{plan: Plan{Layouts: 4, Seed: 3}}
 	b := &Subject{Bench: sample.Bench{Module: "m", Package: "./p", Name: "B"}}
-	screen, met := make(map[int]int), make(map[[2]int]bool)
-	for round := range 8 {
-		layouts := [2]int{s.layout(b, round, sample.Base, sample.Screen), s.layout(b, round, sample.Head, sample.Screen)}
-		screen[layouts[0]]++
-		met[layouts] = true
-		if top := s.layout(b, round, sample.Base, sample.TopUp); top != layouts[0] {
-			t.Errorf("round %d: a top-up has layout %d, the screen %d", round, top, layouts[0])
+	for seed := range uint64(4) {
+		s := &Session{plan: Plan{Layouts: 20, Seed: seed}}
+		for side := range sample.Side(2) {
+			seen, firsts := make(map[int]int), 0
+			for round := range 40 {
+				l := s.layout(b, round, side)
+				if seen[l]++; seen[l] > 1+round/20 {
+					t.Errorf("seed %d, side %d: layout %d came again in round %d", seed, side, l, round)
+				}
+				if l < firstLayout || l >= firstLayout+20 {
+					t.Errorf("layout %d of 20", l)
+				}
+				if round < layoutBlock && l < firstLayout+layoutBlock {
+					firsts++
+				}
+			}
+			if len(seen) != 20 || firsts != layoutBlock {
+				t.Errorf("seed %d, side %d: %d of 20 layouts; %d of the first %d rounds had the first ones", seed, side, len(seen), firsts, layoutBlock)
+			}
 		}
-	}
-	for layout, n := range screen {
-		if n != 2 || layout < firstLayout {
-			t.Errorf("layout %d came %d times in 8 rounds", layout, n)
+		same := 0
+		for round := range 20 {
+			if s.layout(b, round, sample.Base) == s.layout(b, round, sample.Head) {
+				same++
+			}
 		}
-	}
-	if len(screen) != 4 || len(met) != 8 {
-		t.Errorf("%d layouts in %d combinations, want 4 and 8", len(screen), len(met))
-	}
-	confirm := make(map[int]bool)
-	for round := range 8 {
-		l := s.layout(b, round, sample.Head, sample.Confirm)
-		if screen[l] > 0 {
-			t.Errorf("layout %d confirms itself", l)
+		if same > 10 {
+			t.Errorf("seed %d: the sides have the same layout in %d of 20 rounds", seed, same)
 		}
-		confirm[l] = true
-	}
-	if len(confirm) != 8 {
-		t.Errorf("%d layouts in 8 rounds of confirmation", len(confirm))
 	}
 }
 

@@ -45,8 +45,8 @@ type Plan struct {
 	// RoundMax bounds the time of a round's measuring; at least MinPairs pairs
 	// run even so. 0 is DefaultRoundMax.
 	RoundMax time.Duration
-	// Layouts is how many link layouts a side has in the screen, 1 to 64; 0 is
-	// DefaultLayouts. The confirmation draws from other layouts, twice as many.
+	// Layouts is how many link layouts a side has before one comes again, 1 to 128;
+	// 0 is DefaultLayouts, more than a benchmark has rounds.
 	Layouts int
 	// Controls adds the calibration kernels as subjects whose sides are the same
 	// program. The first so many; negative is none, 0 is all.
@@ -66,7 +66,7 @@ const (
 	DefaultSlice    = 10 * time.Millisecond
 	DefaultPairs    = 50
 	DefaultRoundMax = 3 * time.Second
-	DefaultLayouts  = 8
+	DefaultLayouts  = 96
 	DefaultStuck    = 60 * time.Second
 	// MinPairs is what a round has at least, however slow the benchmark, and the
 	// length of the blocks in which as many pairs begin with the head as with the
@@ -193,8 +193,8 @@ func (p *Plan) withDefaults() error {
 		return fmt.Errorf("plan: slice is %v, must be 1ms to 1s", p.Slice)
 	case p.Pairs < 2 || p.Pairs > 1000:
 		return fmt.Errorf("plan: pairs is %d, must be 2 to 1000", p.Pairs)
-	case p.Layouts < 1 || p.Layouts > 64:
-		return fmt.Errorf("plan: layouts is %d, must be 1 to 64", p.Layouts)
+	case p.Layouts < 1 || p.Layouts > 128:
+		return fmt.Errorf("plan: layouts is %d, must be 1 to 128", p.Layouts)
 	case p.RoundMax < 100*time.Millisecond || p.RoundMax > 10*time.Minute:
 		return fmt.Errorf("plan: round is at most %v, must be 100ms to 10m", p.RoundMax)
 	case p.Stuck < time.Second || p.Stuck > time.Hour:

@@ -314,7 +314,7 @@ func TestPrepareRefuses(t *testing.T) {
 		"no such revision": func(p *Plan) { p.Base = "nonsense" },
 		"no repository":    func(p *Plan) { p.Repo = t.TempDir() },
 		"pairs":            func(p *Plan) { p.Pairs = 1 },
-		"layouts":          func(p *Plan) { p.Layouts = 65 },
+		"layouts":          func(p *Plan) { p.Layouts = 129 },
 		"slice":            func(p *Plan) { p.Slice = time.Minute },
 		"edit outside":     func(p *Plan) { p.HeadEdits = map[string][]byte{"../x": nil} },
 		"pattern":          func(p *Plan) { p.Match = "a**" },

@@ -47,15 +47,15 @@ func DefaultRules() verdict.Rules {
 		ConfirmAlpha:   0.005,
 		ScreenLooks:    []int{5, 8},
 		ConfirmLooks:   []int{8, 16, 24},
-		TopUpRounds:    16,
+		TopUpRounds:    24,
 		BudgetSeconds:  300,
 	}
 }
 
-// spend is how the confirmation's level is spent over its looks: a ninth at a
-// third of the rounds. O'Brien and Fleming's function leaves two millionths
+// spend is how the confirmation's level is spent over its looks: a fifteenth at a
+// sixth of the rounds. O'Brien and Fleming's function leaves next to nothing
 // there, which Student's t with 7 degrees of freedom hardly ever reaches.
-var spend = stat.PowerFamily(2)
+var spend = stat.PowerFamily(1.5)
 
 // usablePairs is the least number of pairs that make a round count; one with
 // fewer is measured again, and kept in the data.
@@ -120,5 +120,5 @@ func screenLooks(r verdict.Rules, open int) []int {
 // confirmLooks are after how many fresh rounds the confirmation looks; the last
 // is that of the top-up.
 func confirmLooks(r verdict.Rules, open int) []int {
-	return append(slices.Clone(r.ConfirmLooks), r.ConfirmLooks[len(r.ConfirmLooks)-1]+r.ConfirmLooks[0]*(1+open))
+	return append(slices.Clone(r.ConfirmLooks), r.ConfirmLooks[len(r.ConfirmLooks)-1]+r.TopUpRounds*(1+open))
 }

@@ -104,10 +104,7 @@ func (s *sim) Round(ctx context.Context, i int, stage sample.Stage) (sample.Roun
 	s.stages[i][stage]++
 	s.rounds[i]++
 	n := s.rounds[i]
-	seeds := [2]int{n % 4, (n + n/4) % 4}
-	if stage == sample.Confirm {
-		seeds = [2]int{100 + n%8, 100 + (n+n/8)%8}
-	}
+	seeds := [2]int{n, n} // each round has layouts of its own
 	r := sample.Round{Index: s.rounds[i], Stage: stage, Seeds: seeds, Env: sample.Environment{Seconds: sub.cost.Seconds(), BusyShare: 0.5}}
 	luck := sub.floor*s.rng.NormFloat64() + s.layoutLuck(i, 1, seeds[1], sub.layout) - s.layoutLuck(i, 0, seeds[0], sub.layout)
 	wallLuck := 2 * sub.floor * s.rng.NormFloat64()

@@ -132,8 +132,8 @@ type Rules struct {
 	ConfirmAlpha float64 `json:"confirm_alpha"` // one-sided, of the whole family, before Holm
 	ScreenLooks  []int   `json:"screen_looks"`  // rounds after which the screen looks
 	ConfirmLooks []int   `json:"confirm_looks"` // fresh rounds after which the confirmation looks
-	// TopUpRounds are what the screen adds at most for what stays open. The
-	// confirmation adds as many as before its first look.
+	// TopUpRounds are what the screen adds at most for what stays open, and the
+	// confirmation.
 	TopUpRounds   int     `json:"top_up_rounds"`
 	BudgetSeconds float64 `json:"budget_seconds"`
 }

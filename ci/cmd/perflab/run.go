@@ -40,7 +40,7 @@ func (p *planFlags) register(fs *flag.FlagSet) {
 	fs.Uint64Var(&p.plan.Seed, "seed", uint64(time.Now().UnixNano()), "of orders and layouts")
 	fs.DurationVar(&p.plan.Slice, "slice", 0, "time of a slice (default 10ms, or the suite file's)")
 	fs.IntVar(&p.plan.Pairs, "pairs", 0, "pairs of slices a round (default 50, or the suite file's)")
-	fs.IntVar(&p.plan.Layouts, "layouts", 0, "link layouts a side (default 8, or the suite file's)")
+	fs.IntVar(&p.plan.Layouts, "layouts", 0, "link layouts a side before one comes again (default 96, or the suite file's)")
 	fs.StringVar(&p.plan.Cache, "cache", "", "directory for linked programs (default: perflab in the user's cache)")
 }
 
