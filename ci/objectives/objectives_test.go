@@ -215,3 +215,32 @@ func TestDisturbedTurns(t *testing.T) {
 		t.Errorf("%v, samples %v, others %v", err, s.Samples, s.Others)
 	}
 }
+
+// The lane is all of `perflab policy check` that a gate has: it prints the
+// tables and each figure, and a bound that is missed fails the run.
+func TestPolicyLaneIsThePolicyCheck(t *testing.T) {
+	f := shipped(t)
+	o, ok := f.Find("policy-regret-mean")
+	if !ok || o.Max == nil {
+		t.Fatal("no bound on the policy's mean regret")
+	}
+	*o.Max /= 1000
+	o.Target = nil
+	var out strings.Builder
+	res, err := Measure(t.Context(), Options{Root: root(), File: f, Lanes: []string{"policy"}, Out: &out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := res.Err(); !errors.Is(err, slo.ErrMissed) || !strings.Contains(err.Error(), "policy-regret-mean") || strings.Contains(err.Error(), "policy-regret-p95") {
+		t.Errorf("the missed bound, and it alone, fails: %v", err)
+	}
+	if len(res.Objectives) != len(check.Names()) {
+		t.Errorf("%d objectives, the check has %d figures", len(res.Objectives), len(check.Names()))
+	}
+	for _, want := range append(check.Names(), "stationary: ", "drifting: ", "FAIL") {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not printed", want)
+		}
+	}
+	t.Log(out.String())
+}
