@@ -14,7 +14,7 @@ func Checkout(ctx context.Context, dir, revision, to string) (verdict.Revision, 
 	if err != nil {
 		return verdict.Revision{}, err
 	}
-	rev, err := r.resolve(ctx, revision)
+	rev, err := r.resolve(ctx, revision, nil)
 	if err != nil {
 		return rev, err
 	}

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"io/fs"
 	"path"
 	"regexp"
 	"strings"
@@ -22,6 +23,10 @@ type Plan struct {
 	// WorkingTree. The same commit on both sides is allowed here (an A/A run):
 	// to refuse it is the gate's affair.
 	Base, Head string
+	// Own are files and directories, from the top of the repository's work tree
+	// with slashes, that the laboratory itself writes there: they make the
+	// WorkingTree no other candidate than its commit.
+	Own []string
 	// HeadEdits replaces files of the head's copy, by path below the repository
 	// with slashes: a change that exists nowhere else. The repository is not
 	// touched.
@@ -202,6 +207,11 @@ func (p *Plan) withDefaults() error {
 	}
 	if err := CheckPattern(p.Match); err != nil {
 		return fmt.Errorf("plan: %w", err)
+	}
+	for _, name := range p.Own {
+		if name == "." || !fs.ValidPath(name) {
+			return fmt.Errorf("plan: own file %q: not a path below the repository", name)
+		}
 	}
 	for name := range p.HeadEdits {
 		if path.IsAbs(name) || path.Clean(name) != name || strings.HasPrefix(name, "../") {

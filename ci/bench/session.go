@@ -185,7 +185,7 @@ func (s *Session) copies(ctx context.Context, progress func(string)) error {
 		return err
 	}
 	for side, name := range []string{s.plan.Base, s.plan.Head} {
-		rev, err := repo.resolve(ctx, name)
+		rev, err := repo.resolve(ctx, name, s.plan.Own)
 		if err != nil {
 			return fmt.Errorf("%s: %w", sample.Side(side), err)
 		}

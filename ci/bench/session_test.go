@@ -316,6 +316,8 @@ func TestPrepareRefuses(t *testing.T) {
 		"pairs":            func(p *Plan) { p.Pairs = 1 },
 		"layouts":          func(p *Plan) { p.Layouts = 129 },
 		"slice":            func(p *Plan) { p.Slice = time.Minute },
+		"own file outside": func(p *Plan) { p.Own = []string{"../x"} },
+		"all is own":       func(p *Plan) { p.Own = []string{"."} },
 		"edit outside":     func(p *Plan) { p.HeadEdits = map[string][]byte{"../x": nil} },
 		"pattern":          func(p *Plan) { p.Match = "a**" },
 		// Brackets were not looked into, and the programs' refusal was an empty table.
@@ -357,5 +359,45 @@ func TestWithoutAHome(t *testing.T) {
 	}
 	if !strings.Contains(strings.Join(said, "\n"), "no cache of programs") {
 		t.Errorf("that nothing is cached is not said: %q", said)
+	}
+}
+
+// What a gate writes into a repository that does not ignore it is no change of
+// the candidate; whatever else lies beside it is.
+func TestOwnFilesAreNoDirt(t *testing.T) {
+	dir := repo(t, small, files{"benchdata/open.jsonl": "1\n"})
+	own := []string{".cache/gate", "benchdata/open.jsonl"}
+	dirty := func(from string) bool {
+		t.Helper()
+		r, err := openRepository(t.Context(), filepath.Join(dir, from))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rev, err := r.resolve(t.Context(), WorkingTree, own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := Dirty(t.Context(), filepath.Join(dir, from), own)
+		if err != nil || got != rev.Dirty {
+			t.Fatalf("%v, %v; the revision says %v", got, err, rev.Dirty)
+		}
+		return got
+	}
+	files{".cache/gate/raw.txt": "x", ".cache/gate/profiles/a": "x", "benchdata/open.jsonl": "1\n2\n"}.write(t, dir)
+	for _, from := range []string{".", "work"} {
+		if dirty(from) {
+			t.Errorf("from %s the gate's own files are dirt: %s", from, git(t, dir, "status", "--porcelain"))
+		}
+	}
+	for _, other := range []string{".cache/other", "benchdata/other", "work/work.go"} {
+		files{other: "x"}.write(t, dir)
+		if !dirty(".") || !dirty("work") {
+			t.Errorf("%s is not noticed beside the gate's own files", other)
+		}
+		if other != "work/work.go" {
+			if err := os.Remove(filepath.Join(dir, other)); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }

@@ -39,9 +39,32 @@ func (r *repository) git(ctx context.Context, env []string, args ...string) ([]b
 	return output(ctx, gitTimeout, 64<<20, r.root, cleanEnvironment(append([]string{"GIT_OPTIONAL_LOCKS=0", "LC_ALL=C"}, env...)...), "git", args...)
 }
 
+// Dirty tells whether files in the work tree around dir differ from the commit
+// that is checked out, or lie beside it, tracked by nobody and not ignored. What
+// is at or below the paths own, from the top of the work tree with slashes, does
+// not count: who asks wrote it.
+func Dirty(ctx context.Context, dir string, own []string) (bool, error) {
+	r, err := openRepository(ctx, dir)
+	if err != nil {
+		return false, err
+	}
+	return r.dirty(ctx, own)
+}
+
+func (r *repository) dirty(ctx context.Context, own []string) (bool, error) {
+	// Each untracked file by itself: of a directory that holds something of ours
+	// and something else only the latter counts.
+	args := []string{"status", "--porcelain", "--untracked-files=all", "--", ":(top)"}
+	for _, name := range own {
+		args = append(args, ":(top,exclude,literal)"+name)
+	}
+	status, err := r.git(ctx, nil, args...)
+	return len(bytes.TrimSpace(status)) > 0, err
+}
+
 // resolve says which commit a revision is. For WorkingTree it is the one that
-// is checked out, and whether files differ from it.
-func (r *repository) resolve(ctx context.Context, name string) (verdict.Revision, error) {
+// is checked out, and whether files but own differ from it.
+func (r *repository) resolve(ctx context.Context, name string, own []string) (verdict.Revision, error) {
 	rev := verdict.Revision{Name: name}
 	ask := name
 	if name == WorkingTree {
@@ -58,11 +81,9 @@ func (r *repository) resolve(ctx context.Context, name string) (verdict.Revision
 	}
 	rev.Subject = strings.TrimSpace(string(subject))
 	if name == WorkingTree {
-		status, err := r.git(ctx, nil, "status", "--porcelain", "--untracked-files=normal")
-		if err != nil {
+		if rev.Dirty, err = r.dirty(ctx, own); err != nil {
 			return rev, err
 		}
-		rev.Dirty = len(bytes.TrimSpace(status)) > 0
 	}
 	return rev, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -102,6 +103,26 @@ func (g *gateRun) below(name string) string {
 	return filepath.Join(g.root, filepath.FromSlash(name))
 }
 
+// own are the paths below the repository that gates write: in a repository that
+// neither ignores nor keeps them they must not make the next gate's candidate
+// one that nobody committed, of which the ledger keeps no line.
+func (g *gateRun) own() []string {
+	names := []string{g.out}
+	if g.ledger != "" {
+		names = append(names, g.ledger)
+	}
+	if g.archive != "" {
+		names = append(names, g.archive, history.Path, path.Join(archive.Dir, archive.ManifestName))
+	}
+	var own []string
+	for _, name := range names {
+		if rel, err := filepath.Rel(g.root, g.below(name)); err == nil && rel != "." && filepath.IsLocal(rel) {
+			own = append(own, filepath.ToSlash(rel))
+		}
+	}
+	return own
+}
+
 // head is the candidate for questions about history.
 func (g *gateRun) head() string {
 	if g.p.plan.Head == bench.WorkingTree {
@@ -142,7 +163,7 @@ func (g *gateRun) run(ctx context.Context) (*verdict.Verdict, []sample.Series, e
 	if err != nil {
 		return nil, nil, fmt.Errorf("gate: %w", err)
 	}
-	plan.Controls = g.controls
+	plan.Controls, plan.Own = g.controls, g.own()
 	rules := gate.DefaultRules()
 	rules.BudgetSeconds = g.budget.Seconds()
 	return trial.Run(ctx, plan, gate.Options{Rules: rules, Open: open, Waivers: g.waivers}, progress, g.then)
@@ -167,7 +188,7 @@ func (g *gateRun) notTheSame(ctx context.Context) error {
 		return nil
 	}
 	if g.p.plan.Head == bench.WorkingTree {
-		if changes, err := git("status", "--porcelain"); err != nil || changes != "" {
+		if changed, err := bench.Dirty(ctx, g.root, g.own()); err != nil || changed {
 			return err
 		}
 	}
