@@ -8,6 +8,7 @@ require (
 	github.com/portask/portask/loadgen v0.0.0
 	go.yaml.in/yaml/v3 v3.0.6
 	golang.org/x/perf v0.0.0-20260908200009-22c9c6c9d4da
+	golang.org/x/sys v0.49.0
 	gonum.org/v1/gonum v0.16.0
 )
 
@@ -29,7 +30,6 @@ require (
 	github.com/tklauser/numcpus v0.6.1 // indirect
 	github.com/yusufpapurcu/wmi v1.2.4 // indirect
 	go.uber.org/goleak v1.3.0
-	golang.org/x/sys v0.49.0 // indirect
 )
 
 replace github.com/portask/portask/broker => ../broker

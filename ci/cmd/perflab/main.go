@@ -22,6 +22,9 @@ import (
 type command struct {
 	name, short string
 	run         func(ctx context.Context, args []string) error
+	// starts: it starts programs, and gets a temporary directory for all of them.
+	// Those that others start and may kill have none.
+	starts bool
 }
 
 // version is set by the linker.
@@ -33,28 +36,29 @@ var commands []command
 
 func main() {
 	commands = []command{
-		{"gate", "is the head slower than its base? rounds, rules, a verdict and a report", runGate},
-		{"selftest", "the gate on heads of known behaviour: false alarms and power, with exact bounds", runSelftest},
-		{"baseline", "the accepted revision and figures, or accept a verdict's", runBaseline},
-		{"run", "benchmarks of two revisions in turns: raw samples and estimates, no verdict", runRun},
-		{"counters", "allocations per batch, counted by the broker's benchmarks", runCounters},
-		{"ratios", "throughput, CPU and system calls beside the calibration kernel's", runRatios},
-		{"objectives", "everything that configs/slo.yaml bounds, judged; ends with what is not met", runObjectives},
-		{"yardstick", "figures of the kernels that run inside a process", runYardstick},
-		{"conns", "memory of idle subscribed connections", runConns},
-		{"start", "time to start on existing data", runStart},
-		{"monitor", "what monitoring costs the broker", runMonitor},
-		{"explain", "where two revisions of one benchmark differ: functions, allocations, compiler", runExplain},
-		{"report", "a gate's report again, from its directory", runReport},
-		{"history", "what gates measured over time, and where levels changed", runHistory},
-		{"archive", "enter what is new in benchdata/ into its manifest", runArchive},
-		{"profile", "take the profiles of profiles/ and both default.pgo", runProfile},
-		{"pgo", "what a profile gains: two builds in turns", runPGO},
-		{"policy", "train, check and replay the adaptive compression policy", runPolicy},
-		{"kernel", "serve as the calibration kernel (started by the other subcommands)", runKernel},
+		{"gate", "is the head slower than its base? rounds, rules, a verdict and a report", runGate, true},
+		{"selftest", "the gate on heads of known behaviour: false alarms and power, with exact bounds", runSelftest, true},
+		{"baseline", "the accepted revision and figures, or accept a verdict's", runBaseline, false},
+		{"run", "benchmarks of two revisions in turns: raw samples and estimates, no verdict", runRun, true},
+		{"counters", "allocations per batch, counted by the broker's benchmarks", runCounters, true},
+		{"ratios", "throughput, CPU and system calls beside the calibration kernel's", runRatios, true},
+		{"objectives", "everything that configs/slo.yaml bounds, judged; ends with what is not met", runObjectives, true},
+		{"yardstick", "figures of the kernels that run inside a process", runYardstick, false},
+		{"conns", "memory of idle subscribed connections", runConns, true},
+		{"start", "time to start on existing data", runStart, true},
+		{"monitor", "what monitoring costs the broker", runMonitor, true},
+		{"explain", "where two revisions of one benchmark differ: functions, allocations, compiler", runExplain, true},
+		{"report", "a gate's report again, from its directory", runReport, true},
+		{"history", "what gates measured over time, and where levels changed", runHistory, false},
+		{"archive", "enter what is new in benchdata/ into its manifest", runArchive, false},
+		{"profile", "take the profiles of profiles/ and both default.pgo", runProfile, true},
+		{"pgo", "what a profile gains: two builds in turns", runPGO, true},
+		{"policy", "train, check and replay the adaptive compression policy", runPolicy, false},
+		{"kernel", "serve as the calibration kernel (started by the other subcommands)", runKernel, false},
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := dispatch(ctx, os.Args[1:])
+	ctx, done := whileRead(ctx)
+	err := done(dispatch(ctx, os.Args[1:]))
 	stop()
 	var own *status
 	switch {
@@ -75,7 +79,14 @@ func dispatch(ctx context.Context, args []string) error {
 	}
 	for _, c := range commands {
 		if c.name == args[0] {
-			return c.run(ctx, args[1:])
+			if !c.starts {
+				return c.run(ctx, args[1:])
+			}
+			remove, err := privateTemp()
+			if err != nil {
+				return err
+			}
+			return errors.Join(c.run(ctx, args[1:]), remove())
 		}
 	}
 	usage(os.Stderr)

@@ -30,11 +30,11 @@ const (
 
 func runPolicy(ctx context.Context, args []string) error {
 	subs := []command{
-		{"train", "measure what compressing costs, and fit the artefact of the adaptive policy", runPolicyTrain},
-		{"check", "regret of the adaptive policy and its rivals on recorded costs", runPolicyCheck},
-		{"replay", "make the decisions of a log again and compare", runPolicyReplay},
-		{"prove", "run adaptive compression and every static choice on the real programs", runPolicyProve},
-		{"burn", "keep the processors busy, until standard input ends", runPolicyBurn},
+		{"train", "measure what compressing costs, and fit the artefact of the adaptive policy", runPolicyTrain, false},
+		{"check", "regret of the adaptive policy and its rivals on recorded costs", runPolicyCheck, false},
+		{"replay", "make the decisions of a log again and compare", runPolicyReplay, false},
+		{"prove", "run adaptive compression and every static choice on the real programs", runPolicyProve, false},
+		{"burn", "keep the processors busy, until standard input ends", runPolicyBurn, false},
 	}
 	if len(args) > 0 {
 		for _, c := range subs {
