@@ -14,6 +14,7 @@ func (p *Producer) connected(cn *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cn, p.handle, p.opening, p.openAt = cn, 0, false, time.Time{}
+	p.hints = cn.greeting(time.Now())
 	p.openWait.reset()
 	p.poke()
 }

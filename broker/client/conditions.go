@@ -63,6 +63,19 @@ type hints struct {
 	heard  time.Time
 }
 
+// greetingHolds is how long what HELLO_OK said counts: as long as any reading does.
+const greetingHolds = 10 * time.Second
+
+// greeting is what HELLO_OK said of the broker. Batches that wait for a producer to be
+// opened are decided on by it; what comes with the handle takes its place.
+func (cn *conn) greeting(now time.Time) hints {
+	h := hints{load: wire.UnknownLoad}
+	if cn.hello.HasLoad && now.Sub(cn.begun) < greetingHolds {
+		h.load, h.heard = cn.hello.Load, cn.begun
+	}
+	return h
+}
+
 // conditionsOf puts readings together; local ones go before the broker's where both
 // are of the same, and the other way round where the broker's say more.
 func conditionsOf(now time.Time, l sysmetrics.Load, h *hints) (c adaptive.Conditions) {

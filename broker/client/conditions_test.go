@@ -51,6 +51,59 @@ func TestConditions(t *testing.T) {
 	}
 }
 
+// What HELLO_OK says of the broker counts until a producer is open, and goes with the
+// connection; where it was long ago, or a broker says nothing, nothing is known.
+func TestGreeting(t *testing.T) {
+	load := wire.Load{CPU: 80, Memory: 70, Disk: 50, Link: 75}
+	cn := newConn(nil, "", nil, nil, wire.HelloOK{HasLoad: true, Load: load})
+	p := &Producer{wake: make(chan struct{}, 1)}
+	p.connected(cn)
+	blind := sysmetrics.Load{CPU: math.NaN(), Memory: math.NaN(), Disk: math.NaN(), Link: math.NaN()}
+	got := conditionsOf(time.Now(), blind, &p.hints).Sanitised()
+	if got.CPU.Value != 0.8 || got.CPU.Source != adaptive.Broker || got.Disk.Value != 2 || got.FanOut.Value != 1 {
+		t.Errorf("connected: cpu %v, disk %v, fan-out %v", got.CPU, got.Disk, got.FanOut)
+	}
+	p.disconnected(cn, nil)
+	if p.hints.load != wire.UnknownLoad {
+		t.Errorf("disconnected: %+v", p.hints)
+	}
+	if got := cn.greeting(cn.begun.Add(greetingHolds)); got.load != wire.UnknownLoad {
+		t.Errorf("later: %+v", got)
+	}
+	if got := newConn(nil, "", nil, nil, wire.HelloOK{}).greeting(time.Now()); got.load != wire.UnknownLoad {
+		t.Errorf("of a broker that says nothing: %+v", got)
+	}
+}
+
+// A connection made anew while its producer cannot be opened yet knows the load.
+func TestLoadBeforeOpening(t *testing.T) {
+	f := newFake(t)
+	f.topic("orders", 1)
+	c := f.client()
+	defer c.Close()
+	p, err := c.Producer(t.Context(), "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.abort()
+	f.set(func() {
+		f.load = &wire.Load{CPU: 11, Memory: 22, Disk: 33, Link: 44}
+		f.hook = func(_ *session, h wire.Header, _ []byte) bool { return h.Opcode == wire.OpOpenProducer }
+	})
+	f.cut()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		p.mu.Lock()
+		h, handle := p.hints, p.handle
+		p.mu.Unlock()
+		if h.load == *f.load && handle == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v", h)
+		}
+	}
+}
+
 // A path of 2.5 MB/s whose batches queue is found, and kept while stronger
 // compression empties the queue; after a while it is let go.
 func TestFlowFindsASlowPath(t *testing.T) {

@@ -19,6 +19,7 @@ type conn struct {
 	in   *frameReader // owned by the reader
 
 	hello wire.HelloOK // immutable
+	begun time.Time    // when hello came; immutable
 
 	mu       sync.Mutex
 	out      outbox              // guarded by mu
@@ -66,7 +67,7 @@ type handled interface {
 
 func newConn(c *Client, addr string, nc net.Conn, in *frameReader, hello wire.HelloOK) *conn {
 	return &conn{
-		c: c, addr: addr, nc: nc, in: in, hello: hello,
+		c: c, addr: addr, nc: nc, in: in, hello: hello, begun: time.Now(),
 		pending: make(map[uint32]answerer),
 		handles: make(map[uint32]handled),
 		wake:    make(chan struct{}, 1),

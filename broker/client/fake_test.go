@@ -36,6 +36,7 @@ type fake struct {
 	grant uint64 // credit of a producer
 
 	advice wire.Advice       // for producers that ask
+	load   *wire.Load        // in HELLO_OK; nil: none
 	dicts  map[uint32][]byte // of every topic
 	gets   int               // DICTIONARY_GETs
 	wg     sync.WaitGroup
@@ -236,10 +237,14 @@ func (s *session) answer(h wire.Header, payload []byte) (out [][]byte, err error
 	switch h.Opcode {
 	case wire.OpHello:
 		must(s.hello.Parse(payload))
-		return one(&wire.HelloOK{
+		ok := wire.HelloOK{
 			Version: 1, MaxFrame: wire.DefaultMaxFrame, MaxBatch: 4 << 20, MaxMessage: 1 << 20,
 			HeartbeatMs: wire.NegotiateHeartbeat(s.hello.HeartbeatMs), ServerVersion: "fake", ClusterID: "c", NodeID: "n",
-		})
+		}
+		if f.load != nil {
+			ok.HasLoad, ok.Load = true, *f.load
+		}
+		return one(&ok)
 	case wire.OpPing:
 		var x wire.Ping
 		must(x.Parse(payload))

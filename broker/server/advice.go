@@ -13,9 +13,11 @@ import (
 
 // told is what a producer was advised last. The broker knows what each producer
 // should be told at any time from its topic and its own settings, so nothing is
-// queued: after a change every loop goes through its producers, a part each
-// turn, and tells those for whom something is different. Changes that follow
-// quickly come as one.
+// queued: Server.changes counts the changes, each producer knows how many it was
+// told of, and is told what is new with its next answer, in the same write. After
+// a change every loop also goes through its producers, a part each turn, and tells
+// those that had no answer meanwhile: at once, or a second later where it is the
+// load that has changed. Changes that follow quickly come as one.
 type told struct {
 	dictionary uint32
 	accept     uint16
@@ -100,10 +102,18 @@ func (a told) opening(wants wire.AdviceWants) wire.Advice {
 	return x
 }
 
-// advise makes every loop look at its producers.
-func (s *Server) advise() {
+// advise counts a change, which is to be seen already, and makes every loop look at
+// its producers.
+func (s *Server) advise() { s.adviseThose(s.changes.Add(1)) }
+
+// adviseThose makes every loop look at its producers that were not told of n
+// changes.
+func (s *Server) adviseThose(n uint32) {
 	for _, l := range s.loops {
 		l.call(func(l *loop) {
+			if l.advising == 0 || int32(n-l.adviseTo) > 0 {
+				l.adviseTo = n
+			}
 			l.advising = 1
 			l.ev.Wake() // turnEnd begins with it
 		})
@@ -112,7 +122,6 @@ func (s *Server) advise() {
 
 // adviseSome goes on with what advise began.
 func (l *loop) adviseSome() {
-	v := l.srv.live.Load()
 	for range advicePerTurn {
 		i := l.advising
 		if !l.prods.Has(i) {
@@ -121,17 +130,31 @@ func (l *loop) adviseSome() {
 		}
 		l.advising++
 		p := l.prods.Slot(i) // of any use
-		if p.level > message.AckDurable || p.wants == 0 {
-			continue
-		}
-		now := l.srv.advice(v, p.topic, p.wants)
-		x := now.news(p.told, p.wants)
-		l.note(p, now)
-		if !x.Empty() {
-			_ = l.send(evloop.Conn{Index: p.conn, Gen: p.gen}, wire.Header{Opcode: wire.OpAdvice, Handle: handleOf(i, p.use)}, &x) // a connection that cannot take it ends
+		if p.level <= message.AckDurable && int32(p.heard-l.adviseTo) < 0 {
+			l.tell(i, p)
 		}
 	}
 	l.ev.Wake() // the rest in the next turn
+}
+
+// tell tells the producer i what is new for it, if anything is. It allocates
+// nothing, and is a comparison if nothing has changed for anybody.
+func (l *loop) tell(i uint32, p *producer) {
+	n := l.srv.changes.Load() // before what it counts the changes of
+	if p.heard == n {
+		return
+	}
+	p.heard = n
+	if p.wants == 0 {
+		return
+	}
+	now := l.srv.advice(l.srv.live.Load(), p.topic, p.wants)
+	x := &l.msg.advice
+	*x = now.news(p.told, p.wants)
+	l.note(p, now)
+	if !x.Empty() {
+		_ = l.send(evloop.Conn{Index: p.conn, Gen: p.gen}, wire.Header{Opcode: wire.OpAdvice, Handle: handleOf(i, p.use)}, x) // a connection that cannot take it ends
+	}
 }
 
 // checkDictionary refuses a batch that is compressed with a dictionary its topic

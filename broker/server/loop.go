@@ -56,6 +56,7 @@ type loop struct {
 	ahead      map[uint32]*read        // by subscription index: history read ahead of its turn
 	long       map[uint32]*longAnswers // by connection index
 	advising   uint32                  // the next producer to be looked at, 0 = none; see advice.go
+	adviseTo   uint32                  // of Server.changes: who knows that many needs no look
 	drain      bool
 	drainEnd   int64
 
@@ -67,6 +68,7 @@ type loop struct {
 		sub     wire.Subscribe
 		subOK   wire.SubscribeOK
 		report  wire.Report
+		advice  wire.Advice
 	}
 
 	buf      []byte // scratch for one small frame

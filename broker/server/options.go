@@ -79,7 +79,7 @@ type Options struct {
 	// not look inside.
 	Artefact []byte
 	// Load reads how busy the broker's machine is; nil if nobody can tell. It is
-	// called once a second at most, and only while producers want to know.
+	// called once a second at most, every fifth second while no producer wants to know.
 	Load func() wire.Load
 
 	// Network are the timeouts (PartialTimeout, PressedTimeout, PreTimeout,

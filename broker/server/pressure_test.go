@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/portask/portask/broker/compression"
@@ -21,28 +22,26 @@ func TestLoadIsToldToWhoWantsIt(t *testing.T) {
 	opts := r.s.opts
 	r.topic("orders", 2, message.AckAccepted)
 	c := r.open()
-	r.s.measureLoad()
-	if asked != 0 {
-		t.Fatal("the load was read though nobody wants it")
-	}
 	h, a := r.adviser(c, "orders", wire.WantLoad)
 	if want := (wire.Advice{HasAccept: true, Accept: 0x3f, HasFanOut: true}); a != want {
 		t.Fatalf("opened with %+v, want %+v", a, want)
 	}
+	// The second look tells those that had no answer since the first.
+	look := func() { r.s.measureLoad(); r.quiet(c); r.s.measureLoad() }
 	other := r.open()
 	follower, a := r.adviser(other, "orders", wire.WantCompression|wire.WantStrategy)
 	if want := (wire.Advice{HasCompression: true, HasStrategy: true, Strategy: uint8(compression.Threshold), HasAccept: true, Accept: 0x3f}); a != want {
 		t.Fatalf("opened with %+v, want %+v", a, want)
 	}
-	r.s.measureLoad()
+	look()
 	r.advised(c, h, wire.Advice{HasLoad: true, Load: wire.Load{CPU: 40, Memory: 60, Disk: wire.LoadUnknown, Link: wire.LoadUnknown}})
 	r.quiet(other)
 
 	now.CPU, now.Memory = 44, 56 // by less than a step
-	r.s.measureLoad()
+	look()
 	r.quiet(c)
 	now.CPU, now.Memory = 45, 56
-	r.s.measureLoad()
+	look()
 	r.advised(c, h, wire.Advice{HasLoad: true, Load: wire.Load{CPU: 45, Memory: 60, Disk: wire.LoadUnknown, Link: wire.LoadUnknown}})
 
 	// Three subscriptions to two partitions.
@@ -51,10 +50,10 @@ func TestLoadIsToldToWhoWantsIt(t *testing.T) {
 		r.request(reader, 0, wire.OpSubscribe, &wire.Subscribe{Topic: "orders", Partition: uint32(i % 2), Start: wire.StartLatest})
 		r.answer(reader, wire.OpSubscribe.Response(), new(wire.SubscribeOK))
 	}
-	r.s.measureLoad()
+	look()
 	r.advised(c, h, wire.Advice{HasFanOut: true, FanOut: 2})
 	r.end(reader, nil)
-	r.s.measureLoad()
+	look()
 	r.advised(c, h, wire.Advice{HasFanOut: true})
 
 	// The strategy becomes adaptive: now the follower is told, at once.
@@ -77,17 +76,149 @@ func TestLoadIsToldToWhoWantsIt(t *testing.T) {
 		follower: {HasCompression: true, HasStrategy: true, Strategy: uint8(compression.Never)},
 	})
 
-	// Nobody wants it any more: what was measured is forgotten.
+	// Nobody wants it any more: it is looked at less often, for HELLO_OK.
 	r.end(c, nil)
 	r.end(other, nil)
 	if n := r.s.loadWanted.Load(); n != 0 {
 		t.Errorf("%d producers want the load after all have gone", n)
 	}
-	r.s.measureLoad()
-	if got := unpackLoad(r.s.load.Load()); got != wire.UnknownLoad {
-		t.Errorf("kept %+v", got)
+	now.CPU, asked = 90, 0
+	for range 4 * loadRest {
+		r.s.measureLoad()
+	}
+	if asked != 4 {
+		t.Errorf("read %d times in %d seconds in which nobody wanted it", asked, 4*loadRest)
+	}
+	if got := r.hello(); !got.HasLoad || got.Load.CPU != 90 {
+		t.Errorf("HELLO_OK says %+v", got)
 	}
 }
+
+// hello connects and returns what the broker answers.
+func (r *rig) hello() (ok wire.HelloOK) {
+	r.t.Helper()
+	c := r.connect()
+	r.bytes(c, wire.AppendPreface(nil, 1, 1))
+	r.request(c, 0, wire.OpHello, &wire.Hello{ClientName: "rig"})
+	r.answer(c, wire.OpHello.Response(), &ok)
+	return ok
+}
+
+// Whoever connects is told the load, as far as it is known.
+func TestLoadInHello(t *testing.T) {
+	r := newRig(t, Options{Load: func() wire.Load { return wire.Load{CPU: 40, Memory: 60, Disk: wire.LoadUnknown, Link: 200} }})
+	if ok := r.hello(); ok.HasLoad {
+		t.Errorf("%+v before anything was read", ok)
+	}
+	r.s.measureLoad()
+	want := wire.Load{CPU: 40, Memory: 60, Disk: wire.LoadUnknown, Link: wire.LoadUnknown}
+	if ok := r.hello(); !ok.HasLoad || ok.Load != want || len(ok.Opcodes) == 0 {
+		t.Errorf("%+v, want %+v", ok, want)
+	}
+}
+
+// A change of the load goes out with the next answer, in the same write; nobody is
+// woken or written to for its sake. A producer that has no answer coming is told a
+// second later.
+func TestLoadRidesWithAnswers(t *testing.T) {
+	now := wire.Load{CPU: 40, Memory: 60, Disk: 10, Link: 20}
+	r := newRig(t, Options{Load: func() wire.Load { return now }})
+	r.topic("orders", 1, message.AckAccepted)
+	r.s.measureLoad()
+	c := r.open()
+	busy, a := r.adviser(c, "orders", wire.WantLoad)
+	if !a.HasLoad || a.Load != now {
+		t.Fatalf("opened with %+v", a)
+	}
+	idle, _ := r.adviser(r.open(), "orders", wire.WantLoad)
+	send := func() {
+		t.Helper()
+		r.produce(c, busy, 0, batchOf(t, message.Producer{}, "m", 3))
+		r.turn()
+	}
+	ack := func() {
+		t.Helper()
+		if h := r.answer(c, wire.OpProduce.Response(), new(wire.ProduceOK)); h.Handle != busy {
+			t.Fatalf("handle %d", h.Handle)
+		}
+	}
+	send()
+	ack()
+	r.quiet(c)
+	for _, cpu := range []uint8{50, 60, 55, 70} {
+		now.CPU = cpu
+		r.s.measureLoad()
+		r.quiet(c)
+		send()
+		if n, want := len(r.out[c]), wire.HeaderBytes+wire.ProduceOKBytes+wire.HeaderBytes+2+8; n != want {
+			t.Fatalf("%d bytes written in the turn of the answer, want answer and advice, %d", n, want)
+		}
+		ack()
+		r.advised(c, busy, wire.Advice{HasLoad: true, Load: now})
+		send()
+		ack()
+		r.quiet(c)
+	}
+	other := evloop.Conn{Index: c.Index + 1, Gen: 1}
+	for _, cpu := range []uint8{60, 70} { // a second after 50, and after 55
+		r.advised(other, idle, wire.Advice{HasLoad: true, Load: wire.Load{CPU: cpu, Memory: 60, Disk: 10, Link: 20}})
+	}
+	r.s.measureLoad()
+	r.quiet(other)
+	r.quiet(c)
+}
+
+// At ack level none it is the next CREDIT that news go out with.
+func TestLoadRidesWithCredit(t *testing.T) {
+	now := wire.Load{CPU: 40}
+	r := newRig(t, Options{Load: func() wire.Load { return now }, ProducerBytes: 64 << 10})
+	r.topic("orders", 1, message.AckAccepted)
+	r.s.measureLoad()
+	c := r.open()
+	r.request(c, 0, wire.OpOpenProducer, &wire.OpenProducer{Topic: "orders", Ack: message.AckNone, Wants: wire.WantLoad})
+	h := r.answer(c, wire.OpOpenProducer.Response(), new(wire.OpenProducerOK)).Handle
+	now.CPU = 50
+	r.s.measureLoad()
+	for b := batchOf(t, message.Producer{}, strings.Repeat("m", 1<<10), 4); len(r.out[c]) == 0; {
+		r.produce(c, h, 0, b)
+		r.turn()
+	}
+	r.answer(c, wire.OpCredit, new(wire.Credit))
+	r.advised(c, h, wire.Advice{HasLoad: true, Load: now})
+	r.quiet(c)
+}
+
+// Telling with an answer allocates nothing, whether something is new or not.
+func TestTellAllocates(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	now := wire.Load{CPU: 10}
+	r := newRig(t, Options{Load: func() wire.Load { return now }})
+	r.topic("orders", 1, message.AckAccepted)
+	c := r.open()
+	h, _ := r.adviser(c, "orders", wire.WantLoad)
+	i, p := r.l.producerOf(c, h)
+	r.l.ev = discard{r}
+	if n := testing.AllocsPerRun(100, func() { r.l.tell(i, p) }); n != 0 {
+		t.Errorf("%.1f allocations without news", n)
+	}
+	told := p.told
+	n := testing.AllocsPerRun(100, func() {
+		now.CPU ^= 32
+		r.s.load.Store(packLoad(now))
+		r.s.changes.Add(1)
+		r.l.tell(i, p)
+	})
+	if n != 0 || p.told == told {
+		t.Errorf("%.1f allocations with news, told %+v", n, p.told)
+	}
+}
+
+// discard takes what is sent and keeps nothing.
+type discard struct{ *rig }
+
+func (discard) Send(evloop.Conn, []byte) error { return nil }
 
 // told expects one ADVICE for each of several producers of a connection.
 func (r *rig) told(c evloop.Conn, want map[uint32]wire.Advice) {
@@ -197,6 +328,7 @@ func TestReportChangesWishes(t *testing.T) {
 	h, _ := r.adviser(c, "orders", 0)
 	r.request(c, h, wire.OpReport, &wire.Report{HasWants: true, Wants: wire.WantLoad})
 	r.advised(c, h, wire.Advice{HasAccept: true, Accept: 0x3f, HasFanOut: true})
+	r.s.measureLoad()
 	r.s.measureLoad()
 	r.advised(c, h, wire.Advice{HasLoad: true, Load: wire.Load{CPU: 33}})
 	r.request(c, h, wire.OpReport, &wire.Report{HasWants: true})

@@ -30,6 +30,7 @@ type producer struct {
 	use      uint8
 	reports  bool // it has sent a REPORT
 	wants    wire.AdviceWants
+	heard    uint32 // of Server.changes, those that told has
 	told     told
 }
 
@@ -96,7 +97,7 @@ func (l *loop) openProducer(c evloop.Conn, u *[4]uint32, h wire.Header, payload 
 	}
 	l.useCount++
 	*p = producer{conn: c.Index, gen: c.Gen, next: u[wordProducers], topic: t, level: m.Ack, use: l.useCount,
-		wants: m.Wants}
+		wants: m.Wants, heard: l.srv.changes.Load()}
 	l.note(p, l.srv.advice(l.srv.live.Load(), t, m.Wants))
 	if p.next != 0 {
 		l.prods.At(p.next).prev = i
@@ -263,7 +264,7 @@ func (l *loop) admit(pr *producer, index uint32, b []byte, ch *mempool.Chunk, to
 // complete answers one produce.
 func (l *loop) complete(a *partition.Completion) {
 	c := connOf(a.Conn)
-	_, pr := l.producerOf(c, a.Handle)
+	i, pr := l.producerOf(c, a.Handle)
 	if pr == nil {
 		return // closed since; its grant went back with it
 	}
@@ -280,6 +281,7 @@ func (l *loop) complete(a *partition.Completion) {
 			n := pr.returned
 			pr.returned = 0
 			_ = l.send(c, wire.Header{Opcode: wire.OpCredit, Handle: a.Handle}, &wire.Credit{Bytes: uint64(n), Reason: reason})
+			l.tell(i, pr)
 		}
 		return
 	}
@@ -293,5 +295,6 @@ func (l *loop) complete(a *partition.Completion) {
 	l.buf = wire.EndFrame(ok.Append(l.buf), mark)
 	if err := l.ev.Send(c, l.buf); err == nil {
 		l.stats.acks++
+		l.tell(i, pr)
 	}
 }

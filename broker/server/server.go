@@ -58,6 +58,9 @@ type Server struct {
 	reloaded  chan struct{} // tells housekeeping to look at live again
 	low       atomic.Bool   // the engine asks to stop producing
 	load      atomic.Uint32 // what producers are told, packed; see pressure.go
+	changes   atomic.Uint32 // how often what producers are told has changed; see advice.go
+	loadSkip  int           // looks at the load to be left out; owned by housekeeping
+	loadOwed  bool          // the last change went out with answers only; owned by housekeeping
 	choices   choices
 	// loadWanted counts the producers that are told the load.
 	loadWanted atomic.Int32

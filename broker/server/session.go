@@ -194,6 +194,8 @@ func (l *loop) hello(c evloop.Conn, u *[4]uint32, h wire.Header, payload []byte)
 	l.ev.SetIdle(c, wire.HeartbeatMisses*time.Duration(heartbeat)*time.Millisecond)
 	ok := &l.msg.helloOK // all but the connection's own values was filled in by newLoop
 	ok.MaxFrame, ok.HeartbeatMs = frame, heartbeat
+	ok.Load = unpackLoad(l.srv.load.Load())
+	ok.HasLoad = ok.Load != wire.UnknownLoad
 	return l.send(c, wire.Header{Opcode: wire.OpHello.Response(), Correlation: h.Correlation}, ok)
 }
 

@@ -96,6 +96,13 @@ type Load struct {
 // LoadUnknown is the share of a resource that the broker cannot tell.
 const LoadUnknown = 255
 
+// loadBytes is the size of a Load.
+const loadBytes = 4
+
+func (x Load) bytes() []byte { return []byte{x.CPU, x.Memory, x.Disk, x.Link} }
+
+func loadOf(b []byte) Load { return Load{CPU: b[0], Memory: b[1], Disk: b[2], Link: b[3]} }
+
 // UnknownLoad says nothing.
 var UnknownLoad = Load{LoadUnknown, LoadUnknown, LoadUnknown, LoadUnknown}
 
@@ -122,7 +129,7 @@ func (a *Advice) appendEntries(dst []byte) []byte {
 		dst = AppendOption(dst, optAdviceDictionary, le.AppendUint32(nil, a.Dictionary))
 	}
 	if a.HasLoad {
-		dst = AppendOption(dst, optAdviceLoad, []byte{a.Load.CPU, a.Load.Memory, a.Load.Disk, a.Load.Link})
+		dst = AppendOption(dst, optAdviceLoad, a.Load.bytes())
 	}
 	if a.HasFanOut {
 		dst = AppendOption(dst, optAdviceFanOut, le.AppendUint16(nil, a.FanOut))
@@ -168,8 +175,8 @@ func (a *Advice) parse(c *cursor, o Options) {
 				a.HasDictionary, a.Dictionary = true, le.Uint32(v)
 			}
 		case optAdviceLoad:
-			if c.sized("advice.load", v, 4) {
-				a.HasLoad, a.Load = true, Load{CPU: v[0], Memory: v[1], Disk: v[2], Link: v[3]}
+			if c.sized("advice.load", v, loadBytes) {
+				a.HasLoad, a.Load = true, loadOf(v)
 			}
 		case optAdviceFanOut:
 			if c.sized("advice.fan_out", v, 2) {

@@ -104,6 +104,12 @@ func samples(tb testing.TB) []sample {
 			ServerVersion: "0.1.0", ClusterID: "01HF7YAT00TVQJ4TKTZ6K9XQ5D", NodeID: "n1", Mechanisms: []string{"SCRAM-SHA-256", "TOKEN"},
 			Opcodes: []OpcodeRange{{OpPing, 1, 1}, {OpProduce, 1, 2}},
 		}, last, []damage{set("too many opcodes", -12, 1, 2)}},
+		{"hello_ok_load", Header{Opcode: OpHello.Response(), Correlation: 1}, &HelloOK{
+			Version: 1, MaxFrame: 8 << 20, MaxBatch: 4 << 20, MaxMessage: 1 << 20, HeartbeatMs: 10_000, ServerVersion: "0.2.0",
+			HasLoad: true, Load: Load{CPU: 45, Memory: 80, Disk: LoadUnknown, Link: 5},
+		}, -1, []damage{{"a shorter load", func(b []byte) []byte {
+			return appendOptions(b[:len(b)-10], AppendOption(nil, optHelloLoad, []byte{45, 80, 255}))
+		}}, set("a load that ends beyond the section", -6, 5, 0), set("an unknown odd option", -8, 3, 0)}},
 		{"ping", Header{Opcode: OpPing, Correlation: 9}, &Ping{Nonce: 0x1122334455667788}, -1, nil},
 		{"pong", Header{Opcode: OpPing.Response(), Correlation: 9}, &Ping{Nonce: 0x1122334455667788}, -1, nil},
 		{"goaway", Header{Opcode: OpGoAway}, &GoAway{Reason: GoAwayShuttingDown, DrainMs: 30_000, Node: "10.0.0.2:7400"}, last, nil},

@@ -67,6 +67,11 @@ func (c *cursor) maxFrame() uint32 {
 //	│ str 64      │            │          │ n ≤ 16          │ n×{u16,u8,u8} │         │
 //	│             │            │          │                 │ n ≤ 512       │         │
 //	└─────────────┴────────────┴──────────┴─────────────────┴───────────────┴─────────┘
+//
+//	option 2: load
+//	┌────────┬───────────┬─────────┬─────────┐
+//	│ cpu u8 │ memory u8 │ disk u8 │ link u8 │   as in ADVICE
+//	└────────┴───────────┴─────────┴─────────┘
 type HelloOK struct {
 	Version       uint16 // chosen from the preface's range
 	Features      uint64 // those of the client's that the broker has too
@@ -79,7 +84,15 @@ type HelloOK struct {
 	NodeID        string
 	Mechanisms    []string // of authentication; empty = none needed
 	Opcodes       []OpcodeRange
+
+	HasLoad bool
+	Load    Load // how busy the broker is at this time
 }
+
+const (
+	optHelloLoad = 2
+	helloKnown   = 1 << optHelloLoad
+)
 
 // OpcodeRange tells which versions of an opcode's payload the broker takes,
 // both inclusive.
@@ -110,7 +123,11 @@ func (x *HelloOK) Append(dst []byte) []byte {
 		dst = le.AppendUint16(dst, uint16(r.Opcode))
 		dst = append(dst, r.Low, r.High)
 	}
-	return appendOptions(dst, nil)
+	if !x.HasLoad {
+		return appendOptions(dst, nil)
+	}
+	dst = le.AppendUint16(dst, optionHeadBytes+loadBytes)
+	return AppendOption(dst, optHelloLoad, x.Load.bytes())
 }
 
 // Parse implements Payload.
@@ -133,7 +150,11 @@ func (x *HelloOK) Parse(src []byte) error {
 	for range c.count("opcodes", uint32(c.u16("opcodes")), MaxOpcodes, 4) {
 		x.Opcodes = append(x.Opcodes, OpcodeRange{Opcode: Opcode(c.u16("opcode")), Low: c.u8("opcode"), High: c.u8("opcode")})
 	}
-	return c.finish()
+	x.HasLoad, x.Load = false, Load{}
+	if v, ok := c.options(helloKnown).Lookup(optHelloLoad); ok && c.sized("load", v, loadBytes) {
+		x.HasLoad, x.Load = true, loadOf(v)
+	}
+	return c.end()
 }
 
 // Range returns the versions of op that the broker takes, ok false if none.
