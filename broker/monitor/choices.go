@@ -143,8 +143,11 @@ func printable(s string) string {
 
 // armName is the name that package adaptive gives to algorithm and level.
 func armName(a message.Algorithm, level uint8) string {
-	if a == message.None {
+	switch a {
+	case message.None:
 		return adaptive.Raw.String()
+	case server.OtherArm:
+		return otherArm
 	}
 	return a.String() + "-" + compression.Level(level).String()
 }
@@ -173,6 +176,9 @@ func Why(r adaptive.Reason) string {
 	}
 	return "for a reason that this version does not know"
 }
+
+// otherArm names all arms that this version does not know.
+const otherArm = "other"
 
 // WriteText writes t as plain text.
 func (t *TopicChoices) WriteText(w io.Writer) error {
@@ -300,6 +306,9 @@ func (e emitter) choices(s *server.Server, own map[string]bool) {
 		switches[name] += c.Switches
 		for _, a := range c.Arms {
 			k := key{name, a.Algorithm.String(), compression.Level(a.Level).String()}
+			if a.Algorithm == server.OtherArm {
+				k.compression, k.level = otherArm, ""
+			}
 			x := sums[k]
 			x.Batches, x.In, x.Out, x.Discarded = x.Batches+a.Batches, x.In+a.In, x.Out+a.Out, x.Discarded+a.Discarded
 			sums[k] = x

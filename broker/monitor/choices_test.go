@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/portask/portask/broker/server"
 	"github.com/portask/portask/broker/wire"
 )
 
@@ -13,6 +14,10 @@ func TestReportsAreFitToPrint(t *testing.T) {
 	x := ChoicesOf(&wire.Report{Artefact: "a\x1b]0;b\a", Note: "é is not used\r\ntopic orders: 1 batches\t\u009b31m\u202e"})
 	if x.Artefact != "a?]0;b?" || x.Note != "é is not used??topic orders: 1 batches??31m?" {
 		t.Errorf("%q, %q", x.Artefact, x.Note)
+	}
+	other := ChoicesOf(&wire.Report{Arms: []wire.ReportArm{{Algorithm: server.OtherArm}}})
+	if other.Arms[0].Arm != "other" || other.Chosen != "other" {
+		t.Errorf("%+v", other)
 	}
 	var b strings.Builder
 	if err := x.WriteText(&b); err != nil {

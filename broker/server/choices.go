@@ -2,10 +2,12 @@ package server
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/server/evloop"
 	"github.com/portask/portask/broker/topic"
@@ -14,7 +16,9 @@ import (
 
 // Producers that choose how to compress each batch report what they chose. The
 // broker decides nothing by it: it keeps the latest report of a bounded number of
-// producers, and for each topic sums that never fall, for people to read.
+// producers, and for each topic sums that never fall, for people to read. Whatever a
+// peer writes, arms are those that this version knows and one more, OtherArm: they
+// become names of series.
 
 // Bounds of what is kept. A report takes at most 1.2 KiB, so the producers' are 1.2
 // MiB and the topics' sums 0.7 MiB at most.
@@ -23,6 +27,20 @@ const (
 	chosenTopicsMax = 512  // topics with sums of their own
 	recentMax       = 64   // changes of the choice kept for a topic
 )
+
+// OtherArm is the algorithm, at level 0, that stands for all that this version does
+// not know: a later client's, or a liar's.
+const OtherArm = message.Algorithm(0xff)
+
+// fold makes an arm one that is known, or OtherArm.
+func fold(a *wire.ReportArm) {
+	switch {
+	case (compression.Policy{Algorithm: a.Algorithm, Level: compression.Level(a.Level)}).Validate() != nil:
+		a.Algorithm, a.Level = OtherArm, 0
+	case a.Algorithm == message.None:
+		a.Level = 0 // it means nothing
+	}
+}
 
 // Choices are what producers reported of how they compress the batches of one
 // topic.
@@ -47,9 +65,33 @@ type Chooser struct {
 
 // ChosenArm sums what was sent by one arm; see wire.ReportArm.
 type ChosenArm struct {
-	Algorithm                             message.Algorithm
+	Algorithm                             message.Algorithm // or OtherArm
 	Level                                 uint8
-	Batches, In, Out, Discarded, EncodeNs uint64
+	Batches, In, Out, Discarded, EncodeNs uint64 // they stop at the largest number
+}
+
+// add adds the counters of b.
+func (a *ChosenArm) add(b *ChosenArm) {
+	a.Batches, a.In, a.Out = plus(a.Batches, b.Batches), plus(a.In, b.In), plus(a.Out, b.Out)
+	a.Discarded, a.EncodeNs = plus(a.Discarded, b.Discarded), plus(a.EncodeNs, b.EncodeNs)
+}
+
+// plus adds, and stops at the largest number.
+func plus(a, b uint64) uint64 {
+	if sum := a + b; sum >= a {
+		return sum
+	}
+	return math.MaxUint64
+}
+
+// reported sums the arms of x that are algorithm and level.
+func reported(x *wire.Report, algorithm message.Algorithm, level uint8) (s ChosenArm) {
+	for i := range x.Arms {
+		if a := &x.Arms[i]; a.Algorithm == algorithm && a.Level == level {
+			s.add(&ChosenArm{Batches: a.Batches, In: a.In, Out: a.Out, Discarded: a.Discarded, EncodeNs: a.EncodeNs})
+		}
+	}
+	return s
 }
 
 // ChosenTurn is a change of a producer's choice.
@@ -118,8 +160,11 @@ func (l *loop) report(c evloop.Conn, h wire.Header, payload []byte) error {
 	return nil
 }
 
-// take notes the report m of the producer k.
+// take notes the report m of the producer k, and folds its arms.
 func (x *choices) take(k chooserKey, p *producer, m *wire.Report) {
+	for i := range m.Arms {
+		fold(&m.Arms[i])
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.open == nil {
@@ -160,26 +205,17 @@ func (t *chosen) add(q *chooser, m *wire.Report) {
 		}
 		return now - old
 	}
-	t.batches += more(old.Batches, m.Batches)
-	t.switches += more(old.Switches, m.Switches)
+	t.batches = plus(t.batches, more(old.Batches, m.Batches))
+	t.switches = plus(t.switches, more(old.Switches, m.Switches))
 	for i := range m.Arms {
-		a := &m.Arms[i]
-		var was wire.ReportArm
-		if j := slices.IndexFunc(old.Arms, func(b wire.ReportArm) bool { return b.Algorithm == a.Algorithm && b.Level == a.Level }); j >= 0 {
-			was = old.Arms[j]
+		alg, level := m.Arms[i].Algorithm, m.Arms[i].Level
+		now := reported(m, alg, level)
+		if now.Batches == 0 || slices.ContainsFunc(m.Arms[:i], func(b wire.ReportArm) bool { return b.Algorithm == alg && b.Level == level }) {
+			continue // unused, or counted with the first of its kind
 		}
-		if a.Batches == 0 {
-			continue
-		}
-		s := t.arm(a.Algorithm, a.Level)
-		if s == nil {
-			continue
-		}
-		s.Batches += more(was.Batches, a.Batches)
-		s.In += more(was.In, a.In)
-		s.Out += more(was.Out, a.Out)
-		s.Discarded += more(was.Discarded, a.Discarded)
-		s.EncodeNs += more(was.EncodeNs, a.EncodeNs)
+		was := reported(old, alg, level)
+		t.arm(alg, level).add(&ChosenArm{Batches: more(was.Batches, now.Batches), In: more(was.In, now.In), Out: more(was.Out, now.Out),
+			Discarded: more(was.Discarded, now.Discarded), EncodeNs: more(was.EncodeNs, now.EncodeNs)})
 	}
 	last := int64(0)
 	if n := len(old.Recent); n > 0 {
@@ -204,22 +240,16 @@ func (t *chosen) add(q *chooser, m *wire.Report) {
 
 // sum adds the counts of c.
 func (t *chosen) sum(c *chosen) {
-	t.batches += c.batches
-	t.switches += c.switches
-	for _, a := range c.arms {
-		if s := t.arm(a.Algorithm, a.Level); s != nil {
-			s.Batches, s.In, s.Out, s.Discarded, s.EncodeNs = s.Batches+a.Batches, s.In+a.In, s.Out+a.Out, s.Discarded+a.Discarded, s.EncodeNs+a.EncodeNs
-		}
+	t.batches, t.switches = plus(t.batches, c.batches), plus(t.switches, c.switches)
+	for i := range c.arms {
+		t.arm(c.arms[i].Algorithm, c.arms[i].Level).add(&c.arms[i])
 	}
 }
 
-// arm is the sum of one arm, made if it is new; nil if there are too many.
+// arm is the sum of one arm, which is folded, made if it is new.
 func (t *chosen) arm(a message.Algorithm, level uint8) *ChosenArm {
 	j := slices.IndexFunc(t.arms, func(b ChosenArm) bool { return b.Algorithm == a && b.Level == level })
 	if j < 0 {
-		if len(t.arms) >= wire.MaxArms {
-			return nil
-		}
 		t.arms = append(t.arms, ChosenArm{Algorithm: a, Level: level})
 		j = len(t.arms) - 1
 	}

@@ -2,6 +2,8 @@ package server
 
 import (
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -317,6 +319,79 @@ func TestReports(t *testing.T) {
 	r.s.choices.sweep(func(*topic.Topic) bool { return false })
 	if got := r.s.Choices(""); len(got) != 1 || got[0].Topic != "" || got[0].Batches != 8000 || len(got[0].Arms) != 2 {
 		t.Errorf("%+v after the topic went", got)
+	}
+}
+
+// Arms are names of series: whatever a peer makes up, it is folded into one, and
+// counters neither fall nor overflow.
+func TestHostileReports(t *testing.T) {
+	r := newRig(t, Options{})
+	r.topic("orders", 1, message.AckAccepted)
+	c := r.open()
+	h, _ := r.adviser(c, "orders", 0)
+	say := func(x wire.Report) Choices {
+		t.Helper()
+		r.request(c, h, wire.OpReport, &x)
+		r.quiet(c)
+		all := r.s.Choices("orders")
+		if len(all) != 1 || len(all[0].Producers) != 1 {
+			t.Fatalf("%+v", all)
+		}
+		return all[0]
+	}
+	// Every pair that can be written, 16 to a report.
+	var got Choices
+	sent, total := wire.Report{}, uint64(0)
+	for n := range 1 << 16 {
+		sent.Arms = append(sent.Arms, wire.ReportArm{Algorithm: message.Algorithm(n >> 8), Level: uint8(n), Batches: uint64(n + 1), In: 1})
+		if len(sent.Arms) == wire.MaxArms {
+			sent.Recent = []wire.ReportSwitch{{AtUs: int64(n), From: 0, To: wire.MaxArms - 1}}
+			sent.Batches = uint64(n)
+			got = say(sent)
+			sent.Arms = sent.Arms[:0]
+		}
+	}
+	const known = 1 + 5*3 // none, and five algorithms at three levels
+	if len(got.Arms) != known+1 || len(got.Recent) != recentMax {
+		t.Fatalf("%d arms, %d turns", len(got.Arms), len(got.Recent))
+	}
+	seen := map[[2]uint8]bool{}
+	for _, a := range append(got.Arms, ChosenArm{Algorithm: got.Recent[0].To.Algorithm, Level: got.Recent[0].To.Level}) {
+		if a.Algorithm != OtherArm && (a.Algorithm > message.Brotli || a.Level > 2) || a.Algorithm == OtherArm && a.Level != 0 {
+			t.Errorf("an arm %d at level %d", a.Algorithm, a.Level)
+		}
+		seen[[2]uint8{uint8(a.Algorithm), a.Level}] = true
+		total += a.In
+	}
+	if len(seen) != known+1 || total == 0 {
+		t.Errorf("arms %v", seen)
+	}
+
+	// The same arm twice counts as one; what falls counts for nothing; sums stop.
+	twice := wire.Report{Arms: []wire.ReportArm{{Algorithm: message.Zstd, Batches: 1 << 20, In: 7}, {Algorithm: message.Zstd, Batches: 1 << 20, In: 8}}}
+	zstd := func(x Choices) ChosenArm {
+		return x.Arms[slices.IndexFunc(x.Arms, func(a ChosenArm) bool { return a.Algorithm == message.Zstd && a.Level == 0 })]
+	}
+	before := zstd(got)
+	if now := zstd(say(twice)); now.Batches != before.Batches+2<<20 || now.In != before.In+15 {
+		t.Errorf("%+v after %+v", now, before)
+	}
+	if now := zstd(say(twice)); now.Batches != before.Batches+2<<20 {
+		t.Errorf("%+v after the same again", now)
+	}
+	for range 3 {
+		zero, most := twice, twice
+		zero.Arms, most.Arms = []wire.ReportArm{{}}, []wire.ReportArm{{Algorithm: message.Zstd, Batches: math.MaxUint64, Out: math.MaxUint64}, {Algorithm: message.Zstd, Batches: 5}}
+		most.Batches, most.Switches = math.MaxUint64, math.MaxUint64
+		say(zero)
+		got = say(most)
+	}
+	if a := zstd(got); a.Batches != math.MaxUint64 || a.Out != math.MaxUint64 || got.Batches != math.MaxUint64 || got.Switches != math.MaxUint64 {
+		t.Errorf("%+v, %d batches, %d switches", a, got.Batches, got.Switches)
+	}
+	r.s.choices.sweep(func(*topic.Topic) bool { return false })
+	if got := r.s.Choices(""); len(got) != 1 || len(got[0].Arms) != known+1 || got[0].Batches != math.MaxUint64 {
+		t.Errorf("of deleted topics: %+v", got)
 	}
 }
 
