@@ -153,7 +153,7 @@ func figures(v *verdict.Verdict) []Figure {
 	for _, c := range v.Counters {
 		// Bytes an operation are amortised over what a slice holds, which follows
 		// the machine: within a run they compare, across runs they do not.
-		if c.Decision != verdict.Skipped && c.Unit != "B/op" && !strings.HasPrefix(c.Name, prefix) {
+		if c.Decision != verdict.Skipped && c.Unit != "B/op" && !c.Accepted() {
 			all = append(all, Figure{Name: c.Name, Unit: c.Unit, Value: c.Head, Limit: c.Limit})
 		}
 	}
@@ -163,9 +163,6 @@ func figures(v *verdict.Verdict) []Figure {
 	slices.SortFunc(all, func(a, b Figure) int { return strings.Compare(a.Name, b.Name) })
 	return slices.CompactFunc(all, func(a, b Figure) bool { return a.Name == b.Name })
 }
-
-// prefix marks the counters that Check adds to a verdict.
-const prefix = "accepted "
 
 // waive returns the waiver for a name and an effect; nil if there is none.
 type waive func(name string, effect float64) *verdict.Waiver
@@ -199,7 +196,7 @@ func (f *File) worse(now []Figure, w waive) []verdict.Counter {
 			continue
 		}
 		accepted := f.Figures[i]
-		c := verdict.Counter{Name: prefix + g.Name, Unit: g.Unit, Base: accepted.Value, Head: g.Value, Limit: max(accepted.Limit, 0), Decision: verdict.Pass}
+		c := verdict.Counter{Name: verdict.AcceptedPrefix + g.Name, Unit: g.Unit, Base: accepted.Value, Head: g.Value, Limit: max(accepted.Limit, 0), Decision: verdict.Pass}
 		grown := g.Value - accepted.Value
 		if accepted.Higher {
 			grown = -grown

@@ -102,6 +102,46 @@ type runner struct {
 // again for the rest. What cannot be had (no valgrind, a benchmark that
 // callgrind cannot run) becomes a note; an error means that there is nothing.
 func Explain(ctx context.Context, o Options) (*Explanation, error) {
+	return explain(ctx, o, func(r *runner, x *Explanation) error {
+		if err := r.instructions(ctx, x); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			x.note("no instruction counts: %v", err)
+		}
+		if err := r.profiles(ctx); err != nil {
+			return err
+		}
+		if err := r.compareCPU(x); err != nil {
+			return err
+		}
+		if err := r.allocations(ctx); err != nil {
+			return err
+		}
+		return r.compareAlloc(x)
+	})
+}
+
+// Allocations is Explain of a benchmark that allocates more, whatever its time:
+// the functions that do, by objects, then by bytes, and what the compiler does
+// differently. It takes some seconds. Options.Turns is not used, and Keep gets
+// the allocation profiles alone.
+func Allocations(ctx context.Context, o Options) (*Explanation, error) {
+	return explain(ctx, o, func(r *runner, x *Explanation) error {
+		r.o.Progress(fmt.Sprintf("explain allocations of %s", o.Bench))
+		if err := r.allocations(ctx); err != nil {
+			return err
+		}
+		if err := r.compareObjects(x); err != nil {
+			return err
+		}
+		return r.compareAlloc(x)
+	})
+}
+
+// explain builds both sides, has look find differences, and adds the
+// compiler's.
+func explain(ctx context.Context, o Options, look func(*runner, *Explanation) error) (*Explanation, error) {
 	if o.Turns == 0 {
 		o.Turns = 6
 	}
@@ -126,19 +166,7 @@ func Explain(ctx context.Context, o Options) (*Explanation, error) {
 	if err := r.calibrate(ctx); err != nil {
 		return nil, err
 	}
-	if err := r.instructions(ctx, x); err != nil {
-		if ctx.Err() != nil {
-			return nil, err
-		}
-		x.note("no instruction counts: %v", err)
-	}
-	if err := r.profiles(ctx); err != nil {
-		return nil, err
-	}
-	if err := r.compareCPU(x); err != nil {
-		return nil, err
-	}
-	if err := r.compareAlloc(x); err != nil {
+	if err := look(r, x); err != nil {
 		return nil, err
 	}
 	if err := r.compiler(ctx, x); err != nil {
@@ -260,7 +288,18 @@ func (r *runner) profiles(ctx context.Context) error {
 			s.ops += int64(r.n) + 1 // testing runs one iteration first
 		}
 	}
-	few := max(1, r.n/20)
+	return nil
+}
+
+// recordedMax bounds the iterations whose allocations are recorded, each at the
+// cost of a stack: a head that allocates in an operation of a nanosecond took
+// half a minute, and tells no more than this.
+const recordedMax = 100_000
+
+// allocations records each allocation of a run of both sides. Objects of less
+// than 16 bytes without pointers share blocks and are counted by these.
+func (r *runner) allocations(ctx context.Context) error {
+	few := min(max(1, r.n/20), recordedMax)
 	for i, s := range r.sides {
 		file := filepath.Join(r.tmp, "mem")
 		out, err := r.command(ctx, s, few, "-test.memprofile="+file, "-test.memprofilerate=1").CombinedOutput()
@@ -270,6 +309,7 @@ func (r *runner) profiles(ctx context.Context) error {
 		if s.alloc, err = read(file); err != nil {
 			return err
 		}
+		s.alloc.Sample = slices.DeleteFunc(s.alloc.Sample, atStart)
 		s.allocOps = int64(few) + 1
 	}
 	return nil
@@ -424,61 +464,84 @@ func atStart(s *profile.Sample) bool {
 	return len(lines) > 0 && lines[len(lines)-1].Function != nil && lines[len(lines)-1].Function.Name == "runtime.main"
 }
 
+// allocated adds up a value of both allocation profiles by function; unit turns
+// a sum into one an operation.
+func (r *runner) allocated(value string) (counts [2]map[string]int64, total [2]int64, unit [2]float64, err error) {
+	for i, s := range r.sides {
+		k := slices.IndexFunc(s.alloc.SampleType, func(t *profile.ValueType) bool { return t.Type == value })
+		if k < 0 {
+			return counts, total, unit, errors.New("allocation profile without " + value)
+		}
+		counts[i], total[i] = sums(s.alloc, k, r.responsible)
+		unit[i] = 1 / float64(s.allocOps)
+	}
+	return counts, total, unit, nil
+}
+
 func (r *runner) compareAlloc(x *Explanation) error {
-	index := func(p *profile.Profile, name string) int {
-		return slices.IndexFunc(p.SampleType, func(t *profile.ValueType) bool { return t.Type == name })
+	counts, total, unit, err := r.allocated("alloc_space")
+	if err != nil {
+		return err
 	}
-	for _, s := range r.sides {
-		s.alloc.Sample = slices.DeleteFunc(s.alloc.Sample, atStart)
+	for _, f := range moved("alloc", counts[0], counts[1], total[0], unit[0], unit[1], sigmasMin, shareMin, functionsMax) {
+		if math.Abs(f.Head-f.Base) >= 1 { // a byte an operation
+			x.Top = append(x.Top, f)
+		}
 	}
-	for _, v := range []struct{ kind, sample string }{{"alloc", "alloc_space"}, {"objects", "alloc_objects"}} {
-		var counts [2]map[string]int64
-		var total [2]int64
-		for i, s := range r.sides {
-			k := index(s.alloc, v.sample)
-			if k < 0 {
-				return errors.New("allocation profile without " + v.sample)
-			}
-			counts[i], total[i] = sums(s.alloc, k, r.responsible)
-		}
-		unit := func(i int) float64 { return 1 / float64(r.sides[i].allocOps) }
-		if v.kind == "objects" {
-			// What is allocated once, at start, is noise; an object in a hundred
-			// operations is not.
-			if d := float64(total[1])*unit(1) - float64(total[0])*unit(0); math.Abs(d) > 0.01 {
-				x.note("allocations: %.2f -> %.2f objects/op", float64(total[0])*unit(0), float64(total[1])*unit(1))
-			}
-			continue
-		}
-		for _, f := range moved(v.kind, counts[0], counts[1], total[0], unit(0), unit(1), sigmasMin, shareMin, functionsMax) {
-			if math.Abs(f.Head-f.Base) >= 1 { // a byte an operation
-				x.Top = append(x.Top, f)
-			}
+	_, total, unit, err = r.allocated("alloc_objects")
+	if err != nil {
+		return err
+	}
+	// What is allocated once, at start, is noise; an object in a hundred
+	// operations is not.
+	if d := float64(total[1])*unit[1] - float64(total[0])*unit[0]; math.Abs(d) > 0.01 {
+		x.note("allocations: %.2f -> %.2f objects/op", float64(total[0])*unit[0], float64(total[1])*unit[1])
+	}
+	return nil
+}
+
+// objectsMin is the least difference of objects an operation that a function is
+// named for; each allocation is recorded, so a count needs no deviations.
+const objectsMin = 0.05
+
+func (r *runner) compareObjects(x *Explanation) error {
+	counts, total, unit, err := r.allocated("alloc_objects")
+	if err != nil {
+		return err
+	}
+	for _, f := range moved("objects", counts[0], counts[1], total[0], unit[0], unit[1], 0, 0, functionsMax) {
+		if math.Abs(f.Head-f.Base) >= objectsMin {
+			x.Top = append(x.Top, f)
 		}
 	}
 	return nil
 }
 
-// keep writes the merged CPU profiles and head minus base.
+// keep writes the profiles that were taken, those of CPU time merged and with
+// head minus base.
 func (r *runner) keep() error {
 	if err := os.MkdirAll(r.o.Keep, 0o777); err != nil {
 		return err
 	}
-	base, err := profile.Merge(r.sides[0].cpu)
-	if err != nil {
-		return err
+	kept := map[string]*profile.Profile{"base.alloc": r.sides[0].alloc, "head.alloc": r.sides[1].alloc}
+	if len(r.sides[0].cpu) > 0 {
+		base, err := profile.Merge(r.sides[0].cpu)
+		if err != nil {
+			return err
+		}
+		head, err := profile.Merge(r.sides[1].cpu)
+		if err != nil {
+			return err
+		}
+		minus := base.Copy()
+		minus.Scale(-1)
+		diff, err := profile.Merge([]*profile.Profile{minus, head})
+		if err != nil {
+			return err
+		}
+		kept["base.cpu"], kept["head.cpu"], kept["diff.cpu"] = base, head, diff
 	}
-	head, err := profile.Merge(r.sides[1].cpu)
-	if err != nil {
-		return err
-	}
-	minus := base.Copy()
-	minus.Scale(-1)
-	diff, err := profile.Merge([]*profile.Profile{minus, head})
-	if err != nil {
-		return err
-	}
-	for name, p := range map[string]*profile.Profile{"base.cpu": base, "head.cpu": head, "diff.cpu": diff, "base.alloc": r.sides[0].alloc, "head.alloc": r.sides[1].alloc} {
+	for name, p := range kept {
 		for _, m := range p.Mapping {
 			m.File, m.BuildID = path.Base(filepath.ToSlash(m.File)), ""
 		}

@@ -122,7 +122,12 @@ func HTML(w io.Writer, d *Document) error {
 	p.ForestNarrow = template.HTML(forestSVG(v.Entries, v.Controls, narrowForest))
 	for _, e := range compared(v.Entries) {
 		if len(e.Top)+len(e.Notes) > 0 {
-			p.Explained = append(p.Explained, explainedOf(e))
+			p.Explained = append(p.Explained, explainedOf(e.Bench.String(), e.Reason, e.Top, e.Notes))
+		}
+	}
+	for _, c := range v.Counters {
+		if len(c.Top)+len(c.Notes) > 0 {
+			p.Explained = append(p.Explained, explainedOf(c.Name, c.Reason, c.Top, c.Notes))
 		}
 	}
 	for _, o := range v.Objectives {
@@ -245,9 +250,9 @@ func tiles(v *verdict.Verdict) []tile {
 	return out
 }
 
-func explainedOf(e verdict.Entry) explained {
-	x := explained{Name: e.Bench.String(), Reason: e.Reason, Notes: e.Notes}
-	for _, f := range e.Top {
+func explainedOf(name, reason string, top []verdict.Function, notes []string) explained {
+	x := explained{Name: name, Reason: reason, Notes: notes}
+	for _, f := range top {
 		unit := cost
 		if f.Kind != "cpu" {
 			unit = func(x float64) string { return digits(x) + " " + functionUnit(f.Kind) }
@@ -257,7 +262,7 @@ func explainedOf(e verdict.Entry) explained {
 			moved = "−" + unit(f.Base-f.Head)
 		}
 		row := functionRow{Name: f.Name, Kind: f.Kind, Base: unit(f.Base), Head: unit(f.Head), Moved: moved, Sigmas: fmt.Sprintf("%.1f", f.Sigmas)}
-		if f.Kind == "instructions" {
+		if exact(f.Kind) {
 			row.Sigmas = "counted"
 		}
 		x.Top = append(x.Top, row)

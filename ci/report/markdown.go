@@ -31,12 +31,7 @@ func Markdown(w io.Writer, v *verdict.Verdict) error {
 			if len(e.Top)+len(e.Notes) == 0 {
 				continue
 			}
-			line("")
-			line("`%s`:", e.Bench)
-			line("")
-			explain(func(format string, args ...any) {
-				line("- `%s`", strings.ReplaceAll(strings.TrimSpace(fmt.Sprintf(format, args...)), "`", "'"))
-			}, e)
+			why(line, e.Bench.String(), e.Top, e.Notes)
 		}
 	}
 	if s := skipped(v); len(s) > 0 {
@@ -54,6 +49,11 @@ func Markdown(w io.Writer, v *verdict.Verdict) error {
 			line("| --- | ---: | ---: | ---: | ---: | --- |")
 			for _, c := range shown {
 				line("| `%s` | %s | %s | %s | +%.1f %% | %s |", strings.ReplaceAll(c.Name, "|", "\\|"), digits(c.Base), digits(c.Head), change(c), 100*c.Limit, c.Decision)
+			}
+			for _, c := range shown {
+				if len(c.Top)+len(c.Notes) > 0 {
+					why(line, c.Name, c.Top, c.Notes)
+				}
 			}
 		}
 	}
@@ -86,6 +86,16 @@ func Markdown(w io.Writer, v *verdict.Verdict) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// why prints an explanation as a list below a name.
+func why(line func(string, ...any), name string, top []verdict.Function, notes []string) {
+	line("")
+	line("`%s`:", strings.ReplaceAll(name, "`", "'"))
+	line("")
+	explain(func(format string, args ...any) {
+		line("- `%s`", strings.ReplaceAll(strings.TrimSpace(fmt.Sprintf(format, args...)), "`", "'"))
+	}, top, notes)
 }
 
 // escaped keeps text that others wrote from becoming markup.

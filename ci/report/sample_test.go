@@ -86,7 +86,9 @@ func example(d verdict.Decision) *Document {
 		{Name: "instructions broker/wire.Encode", Unit: "Ir/op", Base: 1204, Head: 1207, Limit: 0.01, Decision: verdict.Pass},
 	}
 	if d == verdict.Fail {
-		v.Counters = append(v.Counters, verdict.Counter{Name: "allocs/op broker/server.Produce", Unit: "allocs/op", Base: 2, Head: 3, Limit: 0.005, Decision: verdict.Fail, Reason: "one more allocation in all of 3 repeats"})
+		v.Counters = append(v.Counters, verdict.Counter{Name: "allocs/op broker/server.Produce", Unit: "allocs/op", Base: 2, Head: 3, Limit: 0.005, Decision: verdict.Fail, Reason: "one more allocation in all of 3 repeats",
+			Top:   []verdict.Function{{Name: "github.com/portask/portask/broker/server.(*session).header", Kind: "objects", Base: 0, Head: 1}},
+			Notes: []string{"new: broker/server/produce.go: moved to heap: h"}})
 	}
 	v.Waivers = []verdict.Waiver{{Name: "broker/wire.Decode", Max: 0.08, Reason: "checks lengths | now", Commit: "fedcba9876543210"}}
 	v.Combine()

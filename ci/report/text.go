@@ -37,7 +37,7 @@ func Text(w io.Writer, v *verdict.Verdict) error {
 			}
 			line("%-*s %8s %19s %7d %9s  %s", width, middle(e.Bench.String(), width), percent(e.Effect.Effect),
 				percent(e.Effect.Low)+" to "+percent(e.Effect.High), e.Effect.Rounds, cost(e.HeadNs), decision(e))
-			explain(line, e)
+			explain(line, e.Top, e.Notes)
 		}
 	}
 	for _, s := range skipped(v) {
@@ -55,6 +55,7 @@ func Text(w io.Writer, v *verdict.Verdict) error {
 		line("counters: %d equal", len(v.Counters)-len(shown))
 		for _, c := range shown {
 			line("  %-12s %s %s -> %s %s (%s; limit +%.1f %%) %s", c.Decision, c.Name, digits(c.Base), digits(c.Head), c.Unit, change(c), 100*c.Limit, c.Reason)
+			explain(line, c.Top, c.Notes)
 		}
 	}
 	if len(v.Objectives) > 0 {
@@ -108,16 +109,16 @@ func decision(e verdict.Entry) string {
 }
 
 // explain prints functions and notes below a row.
-func explain(line func(string, ...any), e verdict.Entry) {
-	for i, f := range e.Top {
+func explain(line func(string, ...any), top []verdict.Function, notes []string) {
+	for i, f := range top {
 		if i == 3 {
 			break
 		}
 		line("    %s", FunctionLine(f))
 	}
-	for i, n := range e.Notes {
+	for i, n := range notes {
 		if i == 6 {
-			line("    and %d notes more in the report", len(e.Notes)-i)
+			line("    and %d notes more in the report", len(notes)-i)
 			break
 		}
 		line("    %s", n)
@@ -132,11 +133,14 @@ func FunctionLine(f verdict.Function) string {
 		sign, by = "-", -by
 	}
 	s := fmt.Sprintf("%s of %s: %s -> %s %s/op (%s%s", f.Kind, f.Name, digits(f.Base), digits(f.Head), unit, sign, digits(by))
-	if f.Kind == "instructions" { // counted, not sampled
+	if exact(f.Kind) {
 		return s + ")"
 	}
 	return fmt.Sprintf("%s %s, %.1f sigma)", s, unit, f.Sigmas)
 }
+
+// exact tells of kinds of a Function that are counted, not sampled.
+func exact(kind string) bool { return kind == "instructions" || kind == "objects" }
 
 // functionUnit of a Function's kind, in text of its own.
 func functionUnit(kind string) string {
@@ -145,6 +149,8 @@ func functionUnit(kind string) string {
 		return "B"
 	case "instructions":
 		return "Ir"
+	case "objects":
+		return "objects"
 	}
 	return "ns"
 }

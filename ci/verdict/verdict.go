@@ -8,6 +8,7 @@ package verdict
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/portask/portask/ci/sample"
@@ -210,11 +211,13 @@ type Entry struct {
 	Notes []string `json:"notes,omitempty"`
 }
 
-// Function is how the CPU time (or allocation) of one function moved.
+// Function is how the CPU time, the allocation or the instructions of one
+// function moved.
 type Function struct {
 	Name string `json:"name"`
-	Kind string `json:"kind"` // "cpu", "alloc", "instructions"
-	// Base and Head are per operation, in nanoseconds, bytes or instructions.
+	Kind string `json:"kind"` // "cpu", "alloc", "instructions", "objects"
+	// Base and Head are per operation, in nanoseconds, bytes, instructions or
+	// objects allocated.
 	Base float64 `json:"base"`
 	Head float64 `json:"head"`
 	// Sigmas is the difference in Poisson standard deviations.
@@ -231,6 +234,20 @@ type Counter struct {
 	Decision Decision `json:"decision"`
 	Reason   string   `json:"reason,omitempty"`
 	Waived   *Waiver  `json:"waived,omitempty"`
+	// Top and Notes explain a failure: the functions that allocate more, and the
+	// command that shows more.
+	Top   []Function `json:"top,omitempty"`
+	Notes []string   `json:"notes,omitempty"`
+}
+
+// AcceptedPrefix begins the names of counters that hold a run against accepted
+// figures, behind "moved " where a commit moved those.
+const AcceptedPrefix = "accepted "
+
+// Accepted tells whether Base is an accepted figure instead of one that the run
+// counted.
+func (c *Counter) Accepted() bool {
+	return strings.HasPrefix(strings.TrimPrefix(c.Name, "moved "), AcceptedPrefix)
 }
 
 // Objective is a bound of configs/slo.yaml held against a measurement.

@@ -16,7 +16,6 @@ import (
 	"github.com/portask/portask/ci/archive"
 	"github.com/portask/portask/ci/baseline"
 	"github.com/portask/portask/ci/bench"
-	"github.com/portask/portask/ci/explain"
 	"github.com/portask/portask/ci/gate"
 	"github.com/portask/portask/ci/history"
 	"github.com/portask/portask/ci/internal/counters"
@@ -70,7 +69,7 @@ func runGate(ctx context.Context, args []string) error {
 	fs.BoolVar(&g.counters, "counters", false, "count on both sides what noise does not touch (this repository only)")
 	fs.BoolVar(&g.objectives, "objectives", false, "measure and judge the objectives (this repository only)")
 	fs.DurationVar(&g.objectivesBudget, "objectives-budget", 4*time.Minute, "time for the objectives")
-	fs.IntVar(&g.explained, "explain", 2, "failed benchmarks that are explained, the worst first")
+	fs.IntVar(&g.explained, "explain", 2, "failed benchmarks that are explained, the worst first, and as many whose allocations grew")
 	fs.StringVar(&g.out, "report", ".cache/gate", "directory of the report, below the repository")
 	fs.StringVar(&g.ledger, "ledger", ledger.Path, "what gates left open, below the repository; empty: not kept")
 	fs.StringVar(&g.archive, "archive", "", "directory below the repository that keeps the raw samples, as benchdata/gate; the run also enters the history")
@@ -259,7 +258,11 @@ func (g *gateRun) then(ctx context.Context, s *bench.Session, v *verdict.Verdict
 	if err := g.measureObjectives(ctx, v); err != nil {
 		return err
 	}
-	return g.ratchet(ctx, v)
+	if err := g.ratchet(ctx, v); err != nil {
+		return err
+	}
+	g.explainCounters(ctx, s, v)
+	return ctx.Err()
 }
 
 // count adds the counters of the whole broker. Where both ways count the same,
@@ -286,40 +289,6 @@ func (g *gateRun) count(ctx context.Context, s *bench.Session, v *verdict.Verdic
 	}
 	v.Counters = append(v.Counters, all...)
 	return nil
-}
-
-// explain says of the worst benchmarks which functions they spend more in. What
-// cannot be explained is failed all the same.
-func (g *gateRun) explain(ctx context.Context, s *bench.Session, v *verdict.Verdict) {
-	var failed []*verdict.Entry
-	for i := range v.Entries {
-		if e := &v.Entries[i]; e.Decision == verdict.Fail && e.Waived == nil {
-			failed = append(failed, e)
-		}
-	}
-	slices.SortFunc(failed, func(a, b *verdict.Entry) int {
-		switch {
-		case a.Effect.Effect > b.Effect.Effect:
-			return -1
-		case a.Effect.Effect < b.Effect.Effect:
-			return 1
-		}
-		return 0
-	})
-	for i, e := range failed {
-		if i == g.explained || ctx.Err() != nil {
-			return
-		}
-		x, err := explain.Explain(ctx, explain.Options{
-			Base: s.Root(sample.Base), Head: s.Root(sample.Head), Bench: e.Bench, OneCPU: e.Metric == sample.CPU.String(),
-			Seed: v.Seed, Keep: filepath.Join(g.below(g.out), "profiles"), Progress: progress,
-		})
-		if err != nil {
-			e.Notes = append(e.Notes, "not explained: "+err.Error())
-			continue
-		}
-		x.Apply(e)
-	}
 }
 
 func (g *gateRun) measureObjectives(ctx context.Context, v *verdict.Verdict) error {
