@@ -25,9 +25,38 @@ func WithPolicyArtefact(b []byte) Option { return func(c *config) { c.artefact =
 // WithDecisionLog records what adaptive compression decides, and by what, to w:
 // at most maxBytes, 0 for no limit, for perflab policy replay. What was gathered
 // is written every 32 KiB and by Client.Close; an error of w ends the log and is
-// logged. w is used by one goroutine at a time.
+// logged. w is used by one goroutine at a time. Clients that are given the same
+// Option write one log, if they have the same artefact; one with another does not.
 func WithDecisionLog(w io.Writer, maxBytes int64) Option {
-	return func(c *config) { c.decisions, c.decisionBytes = w, maxBytes }
+	l := &decisionLog{w: w, most: maxBytes}
+	return func(c *config) { c.decisions = l }
+}
+
+// decisionLog is what clients record to together.
+type decisionLog struct {
+	w    io.Writer
+	most int64
+
+	mu   sync.Mutex
+	rec  *adaptive.Recorder // nil before the first client; guarded by mu
+	hash uint64             // of its artefact; guarded by mu
+}
+
+// recorder returns the log's recorder; nil if it is for another artefact than a.
+func (l *decisionLog) recorder(a *adaptive.Artefact) *adaptive.Recorder {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.rec == nil {
+		most := l.most
+		if most <= 0 {
+			most = math.MaxInt64
+		}
+		l.rec, l.hash = adaptive.NewRecorder(l.w, a, most), a.Hash()
+	}
+	if l.hash != a.Hash() {
+		return nil
+	}
+	return l.rec
 }
 
 // WithLatencyBudget bounds, for adaptive compression, the time from a message's
@@ -54,11 +83,9 @@ func (c *config) policies() (p policies) {
 		}
 	}
 	if c.decisions != nil {
-		most := c.decisionBytes
-		if most <= 0 {
-			most = math.MaxInt64
+		if p.rec = c.decisions.recorder(p.artefact); p.rec == nil {
+			c.log.Warn("decisions are not recorded: the log is for another artefact")
 		}
-		p.rec = adaptive.NewRecorder(c.decisions, p.artefact, most)
 	}
 	return p
 }

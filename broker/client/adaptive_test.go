@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -120,10 +122,21 @@ func TestChooserAllocates(t *testing.T) {
 // A recorded log of several choosers makes the same decisions again.
 func TestDecisionsReplay(t *testing.T) {
 	var log bytes.Buffer
-	cfg := defaults()
-	cfg.decisions = &log
-	p := cfg.policies()
-	a, b := newChooser(&p, "a", "x"), newChooser(&p, "b", "x")
+	cfg, other, stranger := defaults(), defaults(), defaults()
+	record := WithDecisionLog(&log, 0)
+	record(&cfg)
+	record(&other)
+	record(&stranger)
+	own, err := os.ReadFile(filepath.Join("..", "compression", "adaptive", "artefact.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger.artefact = append(own, '\n')
+	p, p2 := cfg.policies(), other.policies()
+	if x := stranger.policies(); x.rec != nil || x.note != "" || p.rec == nil || p2.rec != p.rec {
+		t.Fatalf("recorders %p, %p, and %p of another artefact (%s)", p.rec, p2.rec, x.rec, x.note)
+	}
+	a, b := newChooser(&p, "a", "x"), newChooser(&p2, "b", "x")
 	for i := range 500 {
 		a.compress(nil, lines(8<<10+i))
 		b.compress(nil, lines(300))
@@ -132,6 +145,7 @@ func TestDecisionsReplay(t *testing.T) {
 		}
 	}
 	p.close(&cfg)
+	p2.close(&other)
 	var first, second bytes.Buffer
 	r, err := adaptive.Replay(bytes.NewReader(log.Bytes()), p.artefact, &first, false)
 	if err != nil || r.Differ != 0 || r.Decisions != 1000 || r.Truncated {

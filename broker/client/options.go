@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net"
 	"runtime"
@@ -20,22 +19,21 @@ type Option func(*config)
 
 // config is a Client's configuration, immutable after Dial.
 type config struct {
-	name          string
-	log           *slog.Logger
-	dialTimeout   time.Duration
-	request       time.Duration
-	conns         int
-	backoffLeast  time.Duration
-	backoffMost   time.Duration
-	inFlight      uint32
-	encoders      int
-	heartbeat     time.Duration
-	lim           message.Limits
-	codecs        *serialization.Registry
-	artefact      []byte    // of adaptive compression; nil: the embedded one
-	decisions     io.Writer // log of them; nil: none
-	decisionBytes int64
-	dial          func(ctx context.Context, network, addr string) (net.Conn, error)
+	name         string
+	log          *slog.Logger
+	dialTimeout  time.Duration
+	request      time.Duration
+	conns        int
+	backoffLeast time.Duration
+	backoffMost  time.Duration
+	inFlight     uint32
+	encoders     int
+	heartbeat    time.Duration
+	lim          message.Limits
+	codecs       *serialization.Registry
+	artefact     []byte       // of adaptive compression; nil: the embedded one
+	decisions    *decisionLog // nil: none
+	dial         func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 func defaults() config {

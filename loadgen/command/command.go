@@ -10,6 +10,7 @@ package command
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -86,6 +87,7 @@ type targetFlags struct {
 	broker       string // to be started
 	brokerArgs   []string
 	realTime     bool
+	decisions    io.Writer // of adaptive compression; nil: not recorded
 }
 
 func (t *targetFlags) add(p *Program, c *cobra.Command) {
@@ -109,7 +111,7 @@ func (t *targetFlags) open(ctx context.Context, k driver.Kind, addr string) (dri
 	if err != nil {
 		return nil, err
 	}
-	return k.Open(ctx, driver.Options{Addr: addr, Settings: settings})
+	return k.Open(ctx, driver.Options{Addr: addr, Settings: settings, Decisions: t.decisions, DecisionBytes: decisionBytes})
 }
 
 func (t *targetFlags) driverSettings() (map[string]string, error) {

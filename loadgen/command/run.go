@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/portask/portask/broker/compression"
+	"github.com/portask/portask/loadgen/driver/portask"
 	"github.com/portask/portask/loadgen/load"
 	"github.com/portask/portask/loadgen/scenario"
 )
@@ -22,7 +24,12 @@ type runFlags struct {
 	scenario scenarioFlags
 	outputFlags
 	agentFlags
+	decisions string
 }
+
+// decisionBytes bounds the file of --decision-log. A batch takes some 50 bytes: it is
+// enough for 5 million, which at 64 KiB are 350 GB.
+const decisionBytes = 256 << 20
 
 func (p *Program) runCommand() *cobra.Command {
 	var f runFlags
@@ -44,6 +51,11 @@ each producer waits for answers; its latencies are service times.`,
 			if err != nil {
 				return err
 			}
+			if f.decisions != "" {
+				if err := f.mayRecord(s); err != nil {
+					return err
+				}
+			}
 			if len(f.agents) > 0 {
 				return f.runShared(cmd.Context(), p, s, cmd.OutOrStdout(), cmd.ErrOrStderr())
 			}
@@ -58,7 +70,57 @@ each producer waits for answers; its latencies are service times.`,
 	f.scenario.add(c.Flags())
 	f.outputFlags.add(c.Flags())
 	f.agentFlags.add(c.Flags())
+	c.Flags().StringVar(&f.decisions, "decision-log", "", "record what producers with adaptive compression decide to this file, for perflab policy replay; at most 256 MiB")
 	return c
+}
+
+// mayRecord refuses --decision-log where no producer of this process could decide.
+func (f *runFlags) mayRecord(s *scenario.Scenario) error {
+	c := s.Producers.CompressionPolicy()
+	switch {
+	case f.target.driver != portask.Kind.Name:
+		return fmt.Errorf("--decision-log: producers of %s do not decide how to compress; those of %s do", f.target.driver, portask.Kind.Name)
+	case len(f.agents) > 0:
+		return errors.New("--decision-log excludes --agents: producers decide in the agents' processes")
+	case s.Kind == scenario.KindConnections:
+		return errors.New("--decision-log: the scenario has no producers")
+	case !c.Auto && c.Policy.Strategy != compression.Adaptive:
+		return fmt.Errorf("--decision-log: producers.compression is %s: want adaptive, or auto with a deployment that advises it", s.Producers.Compression)
+	}
+	return nil
+}
+
+// decisionLog opens the file of --decision-log, if it was given. done is to be called
+// once the driver is closed.
+func (f *runFlags) decisionLog() (done func() error, err error) {
+	if f.decisions == "" {
+		return func() error { return nil }, nil
+	}
+	file, err := os.Create(f.decisions)
+	if err != nil {
+		return nil, fmt.Errorf("--decision-log: %w", err)
+	}
+	w := &keptError{w: file}
+	f.target.decisions = w
+	return func() error {
+		if err := errors.Join(w.err, file.Close()); err != nil {
+			return fmt.Errorf("--decision-log: %w", err)
+		}
+		return nil
+	}, nil
+}
+
+// keptError remembers the first error of a writer.
+type keptError struct {
+	w   io.Writer
+	err error
+}
+
+func (k *keptError) Write(b []byte) (n int, err error) {
+	if n, err = k.w.Write(b); k.err == nil {
+		k.err = err
+	}
+	return n, err
 }
 
 // scenarioFlags are short ways to say what --set says. Without a file the
@@ -193,6 +255,11 @@ func (f *runFlags) run(ctx context.Context, p *Program, s *scenario.Scenario, st
 	if err := f.check(ctx); err != nil {
 		return err
 	}
+	recorded, err := f.decisionLog()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, recorded()) }()
 	screen := f.screen(fmt.Sprintf("%s on %s, ack %s", s.Name, f.target.driver, s.Producers.Ack), stderr)
 	defer screen.End()
 	g, err := f.target.rig(ctx, p, s, screen.Event)

@@ -36,6 +36,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"time"
 
@@ -60,6 +61,11 @@ type Options struct {
 	Addr string
 	// Settings are the driver's own, by the names its Kind documents.
 	Settings map[string]string
+	// Decisions gets the log of what producers with adaptive compression decide, at
+	// most DecisionBytes, until the driver is closed; nil: none. Drivers without such
+	// producers do not look at it.
+	Decisions     io.Writer
+	DecisionBytes int64
 }
 
 // Driver drives one deployment of one system.

@@ -46,6 +46,9 @@ var Kind = driver.Kind{
 				return nil, fmt.Errorf("driver %s has no setting %q", name, k)
 			}
 		}
+		if o.Decisions != nil {
+			more = append(more, client.WithDecisionLog(o.Decisions, o.DecisionBytes)) // one log of all clients
+		}
 		return Open(ctx, o.Addr, more...)
 	},
 }
