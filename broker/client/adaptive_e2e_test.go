@@ -2,86 +2,30 @@ package client_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/portask/portask/broker/client"
 	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/compression/adaptive"
-	"github.com/portask/portask/broker/internal/vfs"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/server"
-	"github.com/portask/portask/broker/storage/disklog"
 	"github.com/portask/portask/broker/wire"
 )
-
-// tunable serves on a disk log with options.
-func tunable(t *testing.T, o server.Options) (*server.Server, server.Options) {
-	t.Helper()
-	engine, err := disklog.Open(vfs.OS(), t.TempDir(), disklog.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.Engine, o.Listen = engine, "127.0.0.1:0"
-	s, err := server.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- s.Serve() }()
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-		<-served
-		if err := engine.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s, o
-}
 
 // Strategies are switched by configuration, topic and program, all while messages
 // flow over connections that stay: none is lost, and every batch can be read.
 func TestSwitchStrategyUnderLoad(t *testing.T) {
 	s, o := tunable(t, server.Options{Loops: 2, Compression: message.LZ4, Load: func() wire.Load { return wire.Load{CPU: 20, Memory: 30, Disk: 40, Link: 50} }})
-	ctx := t.Context()
-	c, reader := dial(t, s.Addr().String(), client.WithConns(2)), dial(t, s.Addr().String())
-	admin := c.Admin()
-	if _, err := admin.CreateTopic(ctx, client.TopicConfig{Name: "flow", Partitions: 2, Visibility: message.AckAccepted}); err != nil {
-		t.Fatal(err)
-	}
 	const producers = 3
-	f := &flow{t: t, stop: make(chan struct{}), sent: make([]atomic.Int64, producers), read: make([]atomic.Int64, producers)}
-	for i := range producers {
-		opts := []client.ProducerOption{client.WithAck(message.AckAccepted), client.WithBatchBytes(24 << 10), client.WithLinger(5 * time.Millisecond)}
-		if i == producers-1 { // by itself
-			opts = append(opts, client.WithCompression(compression.Policy{Strategy: compression.Always, Algorithm: message.Gzip}))
-		}
-		p, err := c.Producer(ctx, "flow", append(opts, client.WithEncoding(message.CBOR))...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.producers, f.window = append(f.producers, p), append(f.window, make(chan struct{}, 300))
-	}
-	k, err := reader.Consumer(ctx, "flow", client.From(client.Earliest))
-	if err != nil {
-		t.Fatal(err)
-	}
-	reading, stopReading := context.WithCancel(ctx)
-	defer stopReading()
-	var consuming sync.WaitGroup
-	consuming.Go(func() { f.consume(reading, k) })
-	for i := range producers {
-		f.sending.Go(func() { f.produce(i) })
-	}
+	alone := []client.ProducerOption{client.WithEncoding(message.CBOR), client.WithCompression(compression.Policy{Strategy: compression.Always, Algorithm: message.Gzip})} // by itself
+	cbor := []client.ProducerOption{client.WithEncoding(message.CBOR)}
+	f := startFlow(t, s, 300, cbor, cbor, alone)
+	ctx, admin := t.Context(), f.c.Admin()
 	settled := func(ps []*client.Producer, st compression.Strategy) {
 		t.Helper()
 		for _, p := range ps {
@@ -142,26 +86,7 @@ func TestSwitchStrategyUnderLoad(t *testing.T) {
 		t.Error("a level that is none was taken")
 	}
 
-	close(f.stop)
-	f.sending.Wait()
-	for _, p := range f.producers {
-		if err := p.Close(within(t, time.Minute)); err != nil {
-			t.Error(err)
-		}
-		if n := p.Stats().Failed; n != 0 {
-			t.Errorf("%d messages failed", n)
-		}
-	}
-	until(t, "the rest", func() bool {
-		for i := range f.sent {
-			if f.read[i].Load() != f.sent[i].Load() {
-				return false
-			}
-		}
-		return true
-	})
-	stopReading()
-	consuming.Wait()
+	f.end()
 	if n := s.Stats().Opened; n != 3 {
 		t.Errorf("%d connections were opened, want 3", n)
 	}

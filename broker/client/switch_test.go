@@ -1,174 +1,29 @@
 package client_test
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/portask/portask/broker/client"
 	"github.com/portask/portask/broker/compression"
-	"github.com/portask/portask/broker/internal/vfs"
 	"github.com/portask/portask/broker/message"
 	"github.com/portask/portask/broker/server"
-	"github.com/portask/portask/broker/storage/disklog"
 )
-
-// item is what the producers of TestSwitchUnderLoad send.
-type item struct {
-	Producer int
-	Sequence int
-	Status   string
-	Customer map[string]string
-}
-
-// flow is a topic under load: producers that send numbered items, and a consumer
-// that checks each, all the time.
-type flow struct {
-	t         *testing.T
-	producers []*client.Producer
-	window    []chan struct{} // of each producer: sent and not yet read
-	stop      chan struct{}
-	sending   sync.WaitGroup
-	sent      []atomic.Int64
-	read      []atomic.Int64
-	all       atomic.Int64 // read
-}
-
-func (f *flow) produce(i int) {
-	p := f.producers[i]
-	for n := 0; ; n++ {
-		select {
-		case <-f.stop:
-			return
-		case f.window[i] <- struct{}{}:
-		}
-		m := &message.Message{Key: fmt.Appendf(nil, "producer-%d", i)}
-		err := p.Encode(m, item{Producer: i, Sequence: n, Status: strings.Repeat("delivered ", 20), Customer: map[string]string{"country": "NL", "id": fmt.Sprint(n * 7919 % 1000)}})
-		if err == nil {
-			err = p.SendAsync(f.t.Context(), m, func(_ client.Receipt, err error) {
-				if err != nil {
-					f.t.Errorf("producer %d, item %d: %v", i, n, err)
-				}
-			})
-		}
-		if err != nil {
-			f.t.Errorf("producer %d, item %d: %v", i, n, err)
-			return
-		}
-		f.sent[i].Add(1)
-	}
-}
-
-func (f *flow) consume(ctx context.Context, k *client.Consumer) {
-	for {
-		b, err := k.Poll(ctx)
-		if err != nil {
-			if ctx.Err() == nil {
-				f.t.Errorf("poll: %v", err)
-			}
-			return
-		}
-		for m, err := range b.Messages() {
-			var x item
-			if err == nil {
-				err = k.Decode(m, &x)
-			}
-			if err != nil {
-				f.t.Errorf("partition %d: %v", b.Partition, err)
-				return
-			}
-			if next := f.read[x.Producer].Load(); int64(x.Sequence) != next || string(m.Key) != fmt.Sprintf("producer-%d", x.Producer) || x.Customer["country"] != "NL" {
-				f.t.Errorf("%s: item %+v came instead of %d", m.Key, x, next)
-				return
-			}
-			f.read[x.Producer].Add(1)
-			f.all.Add(1)
-			<-f.window[x.Producer]
-		}
-		b.Release()
-	}
-}
-
-// until polls for a condition.
-func until(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !cond(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) || t.Failed() {
-			t.Fatalf("waited for %s", what)
-		}
-	}
-}
-
-// flows waits until every producer's items have gone round some more.
-func (f *flow) flows() {
-	f.t.Helper()
-	for i := range f.producers {
-		goal := f.read[i].Load() + 300
-		until(f.t, fmt.Sprintf("items of producer %d", i), func() bool { return f.read[i].Load() >= goal })
-	}
-}
 
 // A running broker changes what it advises, a topic gets a dictionary and another,
 // all under load and over open connections: no message is lost, each can be
 // decoded, the log holds what was advised at the time, and who chose by himself
 // is not concerned.
 func TestSwitchUnderLoad(t *testing.T) {
-	engine, err := disklog.Open(vfs.OS(), t.TempDir(), disklog.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := server.Options{Engine: engine, Listen: "127.0.0.1:0", Loops: 2, Encoding: message.JSON}
-	s, err := server.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- s.Serve() }()
-	defer func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-		<-served
-		if err := engine.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	ctx := t.Context()
-	c, reader := dial(t, s.Addr().String(), client.WithConns(2)), dial(t, s.Addr().String())
-	admin := c.Admin()
-	if _, err := admin.CreateTopic(ctx, client.TopicConfig{Name: "flow", Partitions: 2, Visibility: message.AckAccepted}); err != nil {
-		t.Fatal(err)
-	}
-
+	s, o := tunable(t, server.Options{Loops: 2, Encoding: message.JSON})
 	const following = 3
-	f := &flow{t: t, stop: make(chan struct{}), sent: make([]atomic.Int64, following+1), read: make([]atomic.Int64, following+1)}
-	for i := range following + 1 {
-		opts := []client.ProducerOption{client.WithAck(message.AckAccepted), client.WithBatchBytes(24 << 10), client.WithLinger(5 * time.Millisecond)}
-		if i == following { // by himself
-			opts = append(opts, client.WithEncoding(message.MessagePack), client.WithCompression(compression.Policy{Strategy: compression.Always, Algorithm: message.Gzip}))
-		}
-		p, err := c.Producer(ctx, "flow", opts...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.producers, f.window = append(f.producers, p), append(f.window, make(chan struct{}, 500))
-	}
-	k, err := reader.Consumer(ctx, "flow", client.From(client.Earliest))
-	if err != nil {
-		t.Fatal(err)
-	}
-	reading, stopReading := context.WithCancel(ctx)
-	defer stopReading()
-	var consuming sync.WaitGroup
-	consuming.Go(func() { f.consume(reading, k) })
-	for i := range f.producers {
-		f.sending.Go(func() { f.produce(i) })
-	}
+	own := make([][]client.ProducerOption, following+1)
+	own[following] = []client.ProducerOption{client.WithEncoding(message.MessagePack), client.WithCompression(compression.Policy{Strategy: compression.Always, Algorithm: message.Gzip})} // by himself
+	f := startFlow(t, s, 500, own...)
+	ctx, admin := t.Context(), f.c.Admin()
 
 	settled := func(a message.Algorithm, e message.Encoding, dictionary uint32) {
 		t.Helper()
@@ -229,27 +84,11 @@ func TestSwitchUnderLoad(t *testing.T) {
 	reload(message.None, compression.LevelFastest, message.JSON)
 	settled(message.None, message.JSON, 0)
 
-	close(f.stop)
-	f.sending.Wait()
-	for _, p := range f.producers {
-		if err := p.Close(within(t, time.Minute)); err != nil {
-			t.Error(err)
-		}
-	}
-	until(t, "the rest", func() bool {
-		for i := range f.sent {
-			if f.read[i].Load() != f.sent[i].Load() {
-				return false
-			}
-		}
-		return true
-	})
-	stopReading()
-	consuming.Wait()
+	f.end()
 	t.Logf("%d items", f.all.Load())
 
 	// What the log holds of each producer, in order, told by the batches.
-	made := history(t, reader, "flow")
+	made := history(t, f.reader, "flow")
 	want := []string{"none/json", "lz4/cbor", "zstd/json", "zstd/json+" + fmt.Sprintf("%08x", first), "zstd/json+" + fmt.Sprintf("%08x", second),
 		"zstd/json+" + fmt.Sprintf("%08x", first), "brotli/cbor", "zstd/json+" + fmt.Sprintf("%08x", first), "none/json"}
 	for i := range following {
