@@ -23,6 +23,9 @@
 //
 // A package that does not compile on a side, a benchmark that fails or hangs:
 // these are [Problem]s of the session and errors of a round, which the caller
-// may survive. Every child has a process group of its own and a time limit; a
-// context that ends kills it.
+// may survive. A benchmark that fails, panics, exits or hangs in its first
+// iteration is a Problem by its name, with the program's last words, and the
+// package's others are compared; later than that, it is the error of its round.
+// Every child has a process group of its own and a time limit; a context that
+// ends kills it.
 package bench

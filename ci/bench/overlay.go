@@ -17,7 +17,9 @@ import (
 // on descriptor 3, answers on descriptor 4 of the worker, so that standard
 // input and output stay the benchmark's.
 //
-//	PERFLAB_WORKER=list     worker: name "BenchmarkA/b"     for each leaf it comes to
+//	PERFLAB_WORKER=list     worker: begin "BenchmarkA/b"    before the first iteration
+//	                        worker: end "BenchmarkA/b" ok   after it; or failed
+//	                        worker: name "BenchmarkA/b"     for each leaf it comes to
 //	PERFLAB_WORKER=serve    worker: ready "BenchmarkA/b"    after one iteration
 //	                        command: 250
 //	                        worker: 250 10034551 9981220 500 64000
@@ -71,7 +73,7 @@ func writeOverlay(goroot, dir string) (string, error) {
 	return overlay, nil
 }
 
-// patchBenchmark inserts four calls into package testing's benchmark.go. It
+// patchBenchmark inserts calls into package testing's benchmark.go. It
 // refuses a file in which it does not find the places, rather than guess: a
 // toolchain may write them in another way one day.
 func patchBenchmark(src []byte) ([]byte, error) {
@@ -85,7 +87,7 @@ func patchBenchmark(src []byte) ([]byte, error) {
 		text string
 	}
 	var todo []insertion
-	missing := map[string]bool{"StartTimer": true, "StopTimer": true, "ResetTimer": true, "launch": true}
+	missing := map[string]bool{"StartTimer": true, "StopTimer": true, "ResetTimer": true, "run1": true, "launch": true}
 	for _, decl := range file.Decls {
 		fn, ok := decl.(*ast.FuncDecl)
 		if !ok || fn.Recv == nil || len(fn.Recv.List) != 1 || len(fn.Recv.List[0].Names) != 1 || fn.Body == nil {
@@ -105,6 +107,8 @@ func patchBenchmark(src []byte) ([]byte, error) {
 			todo = append(todo, insertion{first, " perflabStopped(" + b + "); "})
 		case "ResetTimer":
 			todo = append(todo, insertion{last, "; perflabZeroed(" + b + ")\n"})
+		case "run1":
+			todo = append(todo, insertion{first, " perflabBegun(" + b + "); defer perflabEnded(" + b + "); "})
 		case "launch":
 			// After the deferred signal that the benchmark has ended.
 			if len(fn.Body.List) == 0 {

@@ -130,12 +130,12 @@ func TestPatchRefusesWhatItDoesNotKnow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, call := range []string{"perflabStarted(b)", "perflabStopped(b)", "perflabZeroed(b)", "perflabServe(b)"} {
+	for _, call := range []string{"perflabStarted(b)", "perflabStopped(b)", "perflabZeroed(b)", "perflabServe(b)", "perflabBegun(b)", "perflabEnded(b)"} {
 		if bytes.Count(out, []byte(call)) != 1 {
 			t.Errorf("%s is there %d times", call, bytes.Count(out, []byte(call)))
 		}
 	}
-	for _, method := range []string{"StartTimer()", "StopTimer()", "ResetTimer()", "launch()"} {
+	for _, method := range []string{"StartTimer()", "StopTimer()", "ResetTimer()", "run1()", "launch()"} {
 		other := bytes.ReplaceAll(src, []byte("(b *B) "+method), []byte("(b *B) other"+method))
 		if _, err := patchBenchmark(other); err == nil || !strings.Contains(err.Error(), strings.TrimSuffix(method, "()")) {
 			t.Errorf("without %s: %v", method, err)
@@ -385,5 +385,36 @@ func TestLevelsOfAPattern(t *testing.T) {
 		if err := CheckPattern(pattern); err == nil {
 			t.Errorf("%q was accepted", pattern)
 		}
+	}
+}
+
+// What an error quotes is bounded, and begins where the trouble does.
+func TestLastWords(t *testing.T) {
+	long := strings.Repeat("goroutine 1 [running]: main.f()\n", 200)
+	for _, c := range []struct{ said, begins string }{
+		{"noise\npanic: boom\n\n" + long, "panic: boom"},
+		{"noise panic: no\nfatal error: stack overflow\n" + long, "fatal error: stack overflow"},
+		{long + "the last line\n", ""},
+		{"\xff\xfe only this\n", "? only this"},
+		{"", ""},
+	} {
+		tl := new(tail)
+		if _, err := tl.Write([]byte(c.said)); err != nil {
+			t.Fatal(err)
+		}
+		got := tl.words()
+		if len(got) > wordsMax || !strings.HasPrefix(got, c.begins) || c.begins == "" && c.said != "" && !strings.HasSuffix(got, "the last line") {
+			t.Errorf("of %.30q: %d bytes, %.60q", c.said, len(got), got)
+		}
+	}
+	tl := new(tail)
+	if _, err := tl.Write([]byte("--- FAIL: BenchmarkA\n    a_test.go:3: one\n        two\nBenchmarkB 1 2 ns/op\n--- FAIL: BenchmarkAB\n    no\nFAIL\n")); err != nil {
+		t.Fatal(err)
+	}
+	if got := tl.failure("BenchmarkA"); got != "it failed: a_test.go:3: one\n        two" {
+		t.Errorf("failure %q", got)
+	}
+	if got := tl.failure("BenchmarkC"); !strings.Contains(got, "lost") {
+		t.Errorf("failure %q", got)
 	}
 }

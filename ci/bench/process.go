@@ -41,6 +41,43 @@ func (t *tail) last(n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
+// wordsMax bounds what an error quotes of what a program said.
+const wordsMax = 2 << 10
+
+// words is what the program said before it ended: from its last panic, fatal
+// error or failed benchmark on, whose stacks may be long, at most wordsMax
+// bytes; else the last wordsMax bytes.
+func (t *tail) words() string {
+	text := "\n" + strings.ToValidUTF8(string(t.b), "?")
+	at := -1
+	for _, mark := range []string{"\npanic: ", "\nfatal error: ", "\n--- FAIL: "} {
+		at = max(at, strings.LastIndex(text, mark))
+	}
+	if at < 0 {
+		text = strings.TrimSpace(text)
+		return strings.ToValidUTF8(text[max(0, len(text)-wordsMax):], "")
+	}
+	text = strings.TrimSpace(text[at:])
+	return strings.ToValidUTF8(text[:min(len(text), wordsMax)], "")
+}
+
+// failure is what a benchmark that failed said, at most wordsMax bytes.
+func (t *tail) failure(name string) string {
+	_, text, ok := strings.Cut("\n"+strings.ToValidUTF8(string(t.b), "?"), "\n--- FAIL: "+name+"\n")
+	if !ok {
+		return "it failed, and what it said is lost"
+	}
+	end := 0
+	for line := range strings.Lines(text) {
+		if line[0] != ' ' && line[0] != '\t' {
+			break
+		}
+		end += len(line)
+	}
+	text = strings.TrimSpace(text[:min(end, wordsMax)])
+	return "it failed: " + strings.ToValidUTF8(text, "")
+}
+
 // child prepares a command in a process group of its own, which is killed as a
 // whole when ctx ends, and whose output is never waited for much longer.
 func child(ctx context.Context, dir string, env []string, name string, args ...string) *exec.Cmd {

@@ -55,7 +55,7 @@ type Problem struct {
 func (p Problem) String() string {
 	where := p.Module
 	if p.Package != "" {
-		where = sample.Bench{Module: p.Module, Package: p.Package, Name: p.Bench}.String()
+		where = sample.Bench{Module: p.Module, Package: p.Package, Name: strings.TrimPrefix(p.Bench, "Benchmark")}.String()
 	}
 	return fmt.Sprintf("%s %s: %v", p.Side, strings.TrimSuffix(where, "."), p.Err)
 }
@@ -330,13 +330,19 @@ func (s *Session) findSubjects(ctx context.Context, progress func(string)) error
 			continue
 		}
 		var names [2][]string
+		var broken [2]map[string]error
+		var partial [2]bool // the names are not all
 		for _, side := range []sample.Side{sample.Head, sample.Base} {
 			if side == sample.Base && len(base.functions) == 0 {
 				continue
 			}
-			names[side], err = s.list(ctx, side, key, e, found[side][key], progress)
+			has, err := s.list(ctx, side, key, e, found[side][key], progress)
 			if ctx.Err() != nil {
 				return ctx.Err()
+			}
+			names[side], broken[side], partial[side] = has.names, has.broken, err != nil
+			for _, name := range slices.Sorted(maps.Keys(has.broken)) {
+				s.problem(progress, Problem{Side: side, Module: e.Module, Package: e.Package, Bench: name, Err: has.broken[name]})
 			}
 			if err != nil {
 				s.problem(progress, Problem{Side: side, Module: e.Module, Package: e.Package, Err: err})
@@ -346,11 +352,11 @@ func (s *Session) findSubjects(ctx context.Context, progress func(string)) error
 		if pair == nil || pair[sample.Head] == nil {
 			continue
 		}
-		if len(names[sample.Head]) == 0 && len(s.plan.Suite.Entries) > 0 {
+		if len(names[sample.Head])+len(broken[sample.Head]) == 0 && !partial[sample.Head] && len(s.plan.Suite.Entries) > 0 {
 			s.problem(progress, Problem{Side: sample.Head, Module: e.Module, Package: e.Package, Err: fmt.Errorf("no benchmark matches %q", e.Match)})
 		}
 		for _, name := range names[sample.Base] {
-			if len(names[sample.Head]) > 0 && !slices.Contains(names[sample.Head], name) {
+			if len(names[sample.Head]) > 0 && !slices.Contains(names[sample.Head], name) && !partial[sample.Head] && !within(broken[sample.Head], name) {
 				s.problem(progress, Problem{Side: sample.Base, Module: e.Module, Package: e.Package, Bench: name, Err: errors.New("the head has it no more")})
 			}
 		}
@@ -360,6 +366,9 @@ func (s *Session) findSubjects(ctx context.Context, progress func(string)) error
 				continue
 			}
 			seen[b] = true
+			if !slices.Contains(names[sample.Base], name) && (partial[sample.Base] || within(broken[sample.Base], name)) {
+				continue // not new: a problem says what the base does
+			}
 			function, _, _ := strings.Cut(name, "/")
 			subject := &Subject{
 				Bench: b, Metric: e.Metric, Tags: e.Tags, key: key,
@@ -386,8 +395,18 @@ func (s *Session) findSubjects(ctx context.Context, progress func(string)) error
 	return nil
 }
 
+// within tells whether a benchmark is broken, by itself or in a parent.
+func within(broken map[string]error, name string) bool {
+	for b := range broken {
+		if name == b || strings.HasPrefix(name, b+"/") {
+			return true
+		}
+	}
+	return false
+}
+
 // list links a program unless there is one and returns the leaves of an entry.
-func (s *Session) list(ctx context.Context, side sample.Side, key programKey, e Entry, src packageSource, progress func(string)) ([]string, error) {
+func (s *Session) list(ctx context.Context, side sample.Side, key programKey, e Entry, src packageSource, progress func(string)) (listed, error) {
 	pair := s.byKey[key]
 	if pair == nil {
 		pair = new([2]*program)
@@ -397,7 +416,7 @@ func (s *Session) list(ctx context.Context, side sample.Side, key programKey, e 
 		begin := time.Now()
 		p, err := s.newProgram(ctx, side, key)
 		if err != nil {
-			return nil, err
+			return listed{}, err
 		}
 		pair[side] = p
 		progress(fmt.Sprintf("%s: built %s in %.1f s", side, e.dir(), time.Since(begin).Seconds()))
@@ -409,7 +428,7 @@ func (s *Session) list(ctx context.Context, side sample.Side, key programKey, e 
 		}
 	}
 	if len(functions) == 0 {
-		return nil, nil
+		return listed{}, nil
 	}
 	return s.listWorker(ctx, pair[side], e.pattern())
 }
@@ -442,10 +461,14 @@ func (s *Session) addControls(ctx context.Context, progress func(string)) error 
 		return fmt.Errorf("controls: %w", err)
 	}
 	s.byKey[key] = &[2]*program{p, p}
-	names, err := s.listWorker(ctx, p, ".")
+	has, err := s.listWorker(ctx, p, ".")
+	for _, broken := range has.broken {
+		err = errors.Join(err, broken)
+	}
 	if err != nil {
 		return fmt.Errorf("controls: %w", err)
 	}
+	names := has.names
 	if s.plan.Controls > 0 {
 		names = names[:min(len(names), s.plan.Controls)]
 	}

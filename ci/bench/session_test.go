@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -193,6 +194,12 @@ func BenchmarkExit(b *testing.B) {
 	}
 }
 
+func BenchmarkPanic(b *testing.B) {
+	if b.N > 1 {
+		panic("a panic on purpose")
+	}
+}
+
 func BenchmarkSlow(b *testing.B) { time.Sleep(time.Duration(b.N) * 500 * time.Millisecond) }
 
 func BenchmarkGood(b *testing.B) {
@@ -205,10 +212,10 @@ func BenchmarkGood(b *testing.B) {
 	p.RoundMax = time.Second // a pair may take 400 ms, which Good's milliseconds stay below on a busy machine
 	p.Metric = sample.Wall
 	s := prepare(t, p)
-	for name, part := range map[string]string{"Fail": "this fails on purpose", "Exit": "exit status 9", "Slow": "more than"} {
+	for name, part := range map[string]string{"Fail": "this fails on purpose", "Exit": "exit status 9", "Panic": "panic: a panic on purpose", "Slow": "more than"} {
 		_, err := s.Round(t.Context(), find(t, s, ".."+name), sample.Screen)
-		if err == nil || !strings.Contains(err.Error(), part) {
-			t.Errorf("%s: error %v, want %q", name, err, part)
+		if err == nil || !strings.Contains(err.Error(), part) || !strings.Contains(err.Error(), "."+name+": ") || name != "Slow" && !strings.Contains(err.Error(), "base: ") {
+			t.Errorf("%s: error %v, want name, side and %q", name, err, part)
 		}
 	}
 	s.plan.Stuck = time.Second
@@ -233,6 +240,94 @@ func BenchmarkGood(b *testing.B) {
 	r, err := s.Round(t.Context(), find(t, s, "..Good"), sample.Screen)
 	if err != nil || len(r.Pairs) == 0 {
 		t.Errorf("Good after all that: %d pairs, %v", len(r.Pairs), err)
+	}
+}
+
+// A benchmark whose first iteration ends the program is a problem with its own
+// name and its last words, on whichever side; the package's others are compared.
+func TestBrokenBenchmarksLeaveTheOthers(t *testing.T) {
+	const source = `package some
+
+import (
+	"log"
+	"os"
+	"testing"
+)
+
+var broken = false
+
+func deep(n int) {
+	if n == 0 {
+		panic("the panic's words")
+	}
+	deep(n - 1)
+}
+
+func BenchmarkPanic(b *testing.B) {
+	if broken {
+		deep(40)
+	}
+}
+
+func BenchmarkLog(b *testing.B) {
+	if broken {
+		log.Fatal("the log's words")
+	}
+}
+
+func BenchmarkExit(b *testing.B) {
+	if broken {
+		println("the exit's words")
+		os.Exit(0)
+	}
+}
+
+func BenchmarkFatal(b *testing.B) {
+	if broken {
+		b.Fatal("the failure's words")
+	}
+}
+
+func BenchmarkParent(b *testing.B) {
+	b.Run("one", func(b *testing.B) {})
+	b.Run("two", func(b *testing.B) {
+		if broken {
+			panic("the child's words")
+		}
+	})
+}
+
+func BenchmarkZ(b *testing.B) {}
+`
+	dir := repo(t, files{"go.mod": "module example.com/some\n\ngo 1.22\n", "some_test.go": source},
+		files{"some_test.go": strings.Replace(source, "broken = false", "broken = true", 1)})
+	for side, p := range []Plan{{Base: "HEAD", Head: "HEAD~1"}, {Base: "HEAD~1", Head: "HEAD"}} {
+		all := plan(t, dir)
+		all.Base, all.Head = p.Base, p.Head
+		s := prepare(t, all)
+		var names []string
+		for _, b := range s.Benches() {
+			names = append(names, b.Bench.Name)
+			if b.New {
+				t.Errorf("%s is called new", b.Bench)
+			}
+		}
+		if want := []string{"Parent/one", "Z"}; !slices.Equal(names, want) {
+			t.Errorf("broken on the %s: subjects %q, want %q", sample.Side(side), names, want)
+		}
+		words := map[string]string{"BenchmarkPanic": "panic: the panic's words", "BenchmarkLog": "the log's words", "BenchmarkExit": "the exit's words",
+			"BenchmarkFatal": "the failure's words", "BenchmarkParent/two": "panic: the child's words"}
+		for _, p := range s.Problems() {
+			want, ok := words[p.Bench]
+			delete(words, p.Bench)
+			if text := p.String(); !ok || p.Side != sample.Side(side) || !strings.Contains(text, want) ||
+				!strings.Contains(text, p.Side.String()+" .."+strings.TrimPrefix(p.Bench, "Benchmark")+": ") || len(text) > wordsMax+200 {
+				t.Errorf("problem %q, want side, name and %q", text, want)
+			}
+		}
+		for name := range words {
+			t.Errorf("no problem of %s on the %s", name, sample.Side(side))
+		}
 	}
 }
 

@@ -43,11 +43,12 @@ type worker struct {
 
 // startWorker starts a program in its package's directory, with its own
 // temporary directory and its own process group.
-func (s *Session) startWorker(ctx context.Context, p *program, file, mode, pattern string, procs int) (*worker, error) {
+func (s *Session) startWorker(ctx context.Context, p *program, file, mode, pattern string, procs int, more ...string) (*worker, error) {
 	if s.closed {
 		return nil, errors.New("session is closed")
 	}
 	args := []string{"-test.run=^$", "-test.bench=" + pattern, "-test.benchtime=1x", "-test.count=1", "-test.timeout=0"}
+	args = append(args, more...)
 	env := cleanEnvironment("PERFLAB_WORKER="+mode, "TMPDIR="+s.temp())
 	if procs > 0 {
 		env = append(env, fmt.Sprintf("GOMAXPROCS=%d", procs))
@@ -151,41 +152,112 @@ func (w *worker) line(ctx context.Context, timeout time.Duration) (string, error
 		return "", fmt.Errorf("%w (%v)", ErrStuck, timeout)
 	case errors.Is(err, io.EOF):
 		w.end(10 * time.Second)
-		return "", fmt.Errorf("program ended, %v: %s", w.cmd.ProcessState, w.output.last(6))
+		return "", w.ended()
 	}
 	w.kill()
 	return "", fmt.Errorf("answer: %w", err)
 }
 
-// listWorker asks a program for the benchmarks that match.
-func (s *Session) listWorker(ctx context.Context, p *program, pattern string) ([]string, error) {
-	w, err := s.startWorker(ctx, p, p.layouts[firstLayout], "list", pattern, 1)
+// ended is the error of a program that ended before its time.
+func (w *worker) ended() error {
+	return fmt.Errorf("%w, %v: %s", errEnded, w.cmd.ProcessState, w.output.words())
+}
+
+var errEnded = errors.New("program ended")
+
+// brokenMax is how many benchmarks of a package may end or hang its program in
+// their first iteration; each costs a start of the others.
+const brokenMax = 5
+
+// listed is what a program has.
+type listed struct {
+	names []string
+	// broken are benchmarks, named with their "Benchmark", that fail, end the
+	// program or hang in the first iteration. They and what is below them are not
+	// among names.
+	broken map[string]error
+}
+
+// listWorker asks a program for the benchmarks that match. One that takes the
+// program along is left out, and the program asked again for the others. With an
+// error the result is what was found so far.
+func (s *Session) listWorker(ctx context.Context, p *program, pattern string) (listed, error) {
+	broken := make(map[string]error)
+	var skip []string // the latest first: a parent before what is below it
+	for {
+		names, failed, inside, err := s.listOnce(ctx, p, pattern, strings.Join(skip, "|"))
+		for name, err := range failed {
+			broken[name] = err
+		}
+		names = slices.DeleteFunc(names, func(name string) bool { return within(broken, name) })
+		found := listed{names, broken}
+		switch {
+		case err == nil || ctx.Err() != nil || inside == "" || slices.Contains(skip, exactly(inside)):
+			return found, err
+		case len(skip) == brokenMax:
+			return found, fmt.Errorf("more than %d benchmarks end the program; %s: %w", brokenMax, inside, err)
+		}
+		broken[inside] = err
+		skip = slices.Insert(skip, 0, exactly(inside))
+	}
+}
+
+// listOnce runs a program for its benchmarks. failed are those that failed by
+// themselves, inside is the innermost that had begun and not ended when the error
+// came.
+func (s *Session) listOnce(ctx context.Context, p *program, pattern, skip string) (names []string, failed map[string]error, inside string, err error) {
+	var more []string
+	if skip != "" {
+		more = append(more, "-test.skip="+skip)
+	}
+	w, err := s.startWorker(ctx, p, p.layouts[firstLayout], "list", pattern, 1, more...)
 	if err != nil {
-		return nil, err
+		return nil, nil, "", err
 	}
 	defer w.kill()
-	var names []string
+	var begun, bad []string
 	for {
 		line, err := w.line(ctx, s.plan.Stuck)
 		if err != nil {
-			if w.cmd.ProcessState != nil && w.cmd.ProcessState.Success() && ctx.Err() == nil {
-				return names, nil
+			failed = make(map[string]error)
+			for _, name := range bad {
+				failed[name] = errors.New(w.output.failure(name))
 			}
-			return names, err
+			if len(begun) > 0 {
+				inside = begun[len(begun)-1]
+			} else if errors.Is(err, errEnded) && ctx.Err() == nil && w.cmd.ProcessState != nil && (w.cmd.ProcessState.Success() || len(bad) > 0) {
+				err = nil
+			}
+			return names, failed, inside, err
 		}
-		quoted, ok := strings.CutPrefix(line, "name ")
-		if !ok {
-			return names, fmt.Errorf("answer %q", line)
+		word, rest, _ := strings.Cut(line, " ")
+		quoted, err := strconv.QuotedPrefix(rest)
+		if err != nil {
+			return names, nil, "", fmt.Errorf("answer %q", line)
 		}
 		name, err := strconv.Unquote(quoted)
 		if err != nil || strings.ContainsAny(name, " \t\n") {
-			return names, fmt.Errorf("answer %q", line)
+			return names, nil, "", fmt.Errorf("answer %q", line)
 		}
-		if !slices.Contains(names, name) {
-			names = append(names, name)
+		switch how := strings.TrimSpace(rest[len(quoted):]); {
+		case word == "begin" && how == "" && len(begun) < namesMax:
+			begun = append(begun, name)
+		case word == "end" && len(begun) > 0 && begun[len(begun)-1] == name && (how == "ok" || how == "failed"):
+			begun = begun[:len(begun)-1]
+			// A parent fails with what is below it.
+			below := func(other string) bool { return strings.HasPrefix(other, name+"/") }
+			if how == "failed" && !slices.ContainsFunc(bad, below) {
+				bad = append(bad, name)
+			}
+		case word == "name" && how == "":
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		default:
+			return names, nil, "", fmt.Errorf("answer %q", line)
 		}
-		if len(names) > namesMax {
-			return names, fmt.Errorf("more than %d benchmarks", namesMax)
+		if len(names)+len(bad) > namesMax {
+			return names, nil, "", fmt.Errorf("more than %d benchmarks", namesMax)
 		}
 	}
 }
@@ -239,7 +311,7 @@ func (w *worker) run(ctx context.Context, n int) (call, error) {
 			return call{}, ctx.Err()
 		}
 		w.end(10 * time.Second)
-		return call{}, fmt.Errorf("program ended: %s", w.output.last(6))
+		return call{}, w.ended()
 	}
 	line, err := w.line(ctx, w.s.plan.Stuck)
 	if err != nil {
