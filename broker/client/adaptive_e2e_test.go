@@ -52,8 +52,6 @@ func TestSwitchStrategyUnderLoad(t *testing.T) {
 		return x.Conditions.FanOut.Source == adaptive.Broker && x.Conditions.FanOut.Value == 1+1*2
 	})
 	// One algorithm less: what is chosen from then on is among the others.
-	// It is taken away while nobody uses it: what is on its way would be refused.
-	reload(compression.Always)
 	o.Algorithms = []message.Algorithm{message.None, message.LZ4, message.Gzip, message.Snappy}
 	reload(compression.Adaptive)
 	strategy := func(st client.Choice[compression.Strategy]) {
@@ -90,6 +88,35 @@ func TestSwitchStrategyUnderLoad(t *testing.T) {
 	if n := s.Stats().Opened; n != 3 {
 		t.Errorf("%d connections were opened, want 3", n)
 	}
+}
+
+// Algorithms are taken away under load, while producers use them, by advice and by
+// their own choice: no batch is refused, and new ones are made by what is left.
+func TestNarrowingUnderLoad(t *testing.T) {
+	s, o := tunable(t, server.Options{Loops: 2, Encoding: message.JSON})
+	adapt := []client.ProducerOption{client.WithCompression(compression.Policy{Strategy: compression.Adaptive})}
+	f := startFlow(t, s, 300, nil, nil, adapt)
+	for round := range 2 {
+		for _, a := range []message.Algorithm{message.LZ4, message.Zstd, message.Snappy, message.Gzip} {
+			o.CompressionStrategy, o.Compression = wire.Choose(compression.Always), a
+			o.Algorithms = []message.Algorithm{message.None, a}
+			if err := s.Reload(o); err != nil {
+				t.Fatal(err)
+			}
+			if round == 0 { // else the next one comes before this is followed
+				for _, p := range f.producers[:2] {
+					until(t, a.String(), func() bool { return p.Stats().Algorithm == a })
+				}
+			}
+			f.flows()
+		}
+		o.CompressionStrategy, o.Algorithms = wire.Choose(compression.Adaptive), nil
+		if err := s.Reload(o); err != nil {
+			t.Fatal(err)
+		}
+		f.flows()
+	}
+	f.end()
 }
 
 // What an adaptive producer chose, by what, and at what cost, is told by itself and

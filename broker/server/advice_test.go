@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/portask/portask/broker/compression"
 	"github.com/portask/portask/broker/fault"
@@ -325,6 +327,66 @@ func TestDictionaryOfTopic(t *testing.T) {
 			t.Errorf("%v: %+v", x.op, e)
 		}
 	}
+}
+
+// What is not accepted any more is taken for a while from producers that take advice,
+// each kind for its own while, and from nobody else.
+func TestAcceptHasAGrace(t *testing.T) {
+	r := newRig(t, Options{Compression: message.Zstd})
+	opts := r.s.opts
+	r.topic("orders", 1, message.AckAccepted)
+	c := r.open()
+	h, _ := r.adviser(c, "orders", wire.WantLoad)
+	deaf, _ := r.adviser(c, "orders", wire.WantEncoding) // on something else
+	value := []byte(strings.Repeat("delivered ", 100))
+	batch := compressed(t, value, nil)
+	taken := func(handle uint32) {
+		t.Helper()
+		r.produce(c, handle, 0, batch)
+		r.answer(c, wire.OpProduce.Response(), new(wire.ProduceOK))
+	}
+	refused := func(handle uint32) {
+		t.Helper()
+		r.produce(c, handle, 0, batch)
+		var e wire.Error
+		if r.answer(c, wire.OpError.Response(), &e); fault.Code(e.Code) != fault.NotSupported || e.Field != "attributes" {
+			t.Fatalf("%+v", e)
+		}
+	}
+	later := func(d time.Duration) { r.s.began = r.s.began.Add(-d) }
+	narrow := func(a ...message.Algorithm) {
+		t.Helper()
+		r.reload(&opts, func(o *Options) { o.Compression, o.Algorithms = message.None, a })
+		var x wire.Advice
+		if r.answer(c, wire.OpAdvice, &x); !x.HasAccept {
+			t.Fatalf("%+v", x)
+		}
+	}
+	taken(h)
+	taken(deaf)
+	narrow(message.None, message.LZ4)
+	taken(h)
+	refused(deaf)
+	// Another change does not prolong it, and what was never accepted has none.
+	later(acceptGrace - time.Second)
+	narrow(message.None)
+	taken(h)
+	later(time.Second)
+	refused(h)
+	batch[48] = batch[48]&^7 | byte(message.LZ4)
+	message.Stamp(batch, 0, 0, 0, 0) // the header's checksum
+	taken(h)
+	batch[48] = batch[48]&^7 | byte(message.Brotli)
+	message.Stamp(batch, 0, 0, 0, 0)
+	refused(h)
+	// It is accepted again, and its grace begins anew.
+	narrow(message.None, message.Brotli)
+	later(time.Hour)
+	taken(h)
+	taken(deaf)
+	narrow(message.None)
+	taken(h)
+	refused(deaf)
 }
 
 // The default must be accepted, and a level be one.

@@ -221,7 +221,7 @@ func (l *loop) admit(pr *producer, index uint32, b []byte, ch *mempool.Chunk, to
 		return fault.New(fault.Invalid, "produce").WithField("attributes").
 			WithDetail("control batches and batches with holes are the broker's alone")
 	}
-	if !l.srv.live.Load().accepts(e.Attributes) {
+	if v := l.srv.live.Load(); !v.accepts(e.Attributes) && !v.acceptsLate(e.Attributes, pr.wants, l.now()) {
 		return fault.New(fault.NotSupported, "produce").WithField("attributes").
 			WithDetail("the broker is configured not to take %s values compressed with %s", e.Attributes.Encoding(), e.Attributes.Algorithm())
 	}

@@ -204,7 +204,7 @@ func (o *brokerOptions) schema() *config.Schema {
 		}},
 		config.Area{Name: "compression", Doc: "Producers compress; the broker stores what it gets.", Keys: []config.Key{
 			{Name: "accept", Live: true, Value: config.Several(&s.Algorithms, named(s.Algorithms)...),
-				Doc: "Algorithms that batches may be compressed with; others are refused by name. Take one away only when nobody is advised to use it any more."},
+				Doc: "Algorithms that batches may be compressed with; others are refused by name. Producers that follow advice have 30 s when one is taken away, others none."},
 			{Name: "default", Field: "compression", Live: true, Value: config.OneOf(&s.Compression, named(server.Options{}.WithDefaults().Algorithms)...),
 				Doc: "What producers are advised whose program and topic say nothing: they follow from their next batch on. Must be accepted."},
 			{Name: "level", Field: "compression_level", Live: true, Value: config.OneOf(&s.CompressionLevel, named([]compression.Level{compression.LevelFastest, compression.LevelBalanced, compression.LevelSmallest})...),
