@@ -247,22 +247,43 @@ func parse(out []byte, name string) (result, error) {
 	return result{}, fmt.Errorf("no result of %s in %.300q", name, out)
 }
 
-// calibrate finds how many iterations take about a second on the base.
+// slowest is how many seconds a turn of the head may take. A head many times
+// slower than its base gets fewer iterations: six turns of one 58 times slower
+// took more than five minutes, and had nothing to find that a second does not show.
+const slowest = 4
+
+// calibrate finds how many iterations take about a second on the base, and not
+// more than slowest on the head.
 func (r *runner) calibrate(ctx context.Context) error {
+	r.n = math.MaxInt
+	for i := range r.sides {
+		n, err := r.second(ctx, sample.Side(i))
+		if err != nil {
+			return fmt.Errorf("%s: %w", sample.Side(i), err)
+		}
+		if i == int(sample.Head) {
+			n = min(slowest*n, 1e9)
+		}
+		r.n = min(r.n, n)
+	}
+	return nil
+}
+
+// second is how many iterations take a side about a second, at most 1e9.
+func (r *runner) second(ctx context.Context, side sample.Side) (int, error) {
 	n := 1
 	for {
-		out, err := r.command(ctx, r.sides[0], n).CombinedOutput()
+		out, err := r.command(ctx, r.sides[side], n).CombinedOutput()
 		if err != nil {
-			return fmt.Errorf("base: %w: %s", err, lastLine(out))
+			return 0, fmt.Errorf("%w: %s", err, lastLine(out))
 		}
 		got, err := parse(out, r.o.Bench.Name)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		total := got.ns * float64(n)
 		if total > 2e8 || n >= 1e9 {
-			r.n = max(1, int(math.Min(float64(n)*1e9/max(total, 1), 1e9)))
-			return nil
+			return max(1, int(math.Min(float64(n)*1e9/max(total, 1), 1e9))), nil
 		}
 		n = int(min(float64(n)*min(max(4e8/max(total, 1), 2), 100), 1e9))
 	}

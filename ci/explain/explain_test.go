@@ -119,6 +119,24 @@ func TestNamesWhatChanged(t *testing.T) {
 	}
 }
 
+// A head many times slower than its base does not make the turns as long.
+func TestSlowHeadGetsFewerIterations(t *testing.T) {
+	t.Setenv("GOWORK", "off")
+	t.Setenv("GOFLAGS", "-mod=mod")
+	slow := strings.Replace(before, "return n + checksum(text)%1", "for range 2000 {\n\t\tn += checksum(text) % 1\n\t}\n\treturn n", 1)
+	var n [2]int
+	for i, head := range []string{before, slow} {
+		_, err := explain(t.Context(), Options{Base: module(t, before), Head: module(t, head), Bench: sample.Bench{Module: ".", Package: ".", Name: "Words/size=62"}, OneCPU: true},
+			func(r *runner, _ *Explanation) error { n[i] = r.n; return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n[1] > n[0]/10 {
+		t.Errorf("%d iterations, of which the head takes 1000 times as long as the base, which alone gets %d", n[1], n[0])
+	}
+}
+
 func TestErrorsNameTheSide(t *testing.T) {
 	t.Setenv("GOWORK", "off")
 	bad := module(t, "package words\n\nfunc Count() {\n")
