@@ -310,7 +310,7 @@ func (e emitter) choices(s *server.Server, own map[string]bool) {
 				k.compression, k.level = otherArm, ""
 			}
 			x := sums[k]
-			x.Batches, x.In, x.Out, x.Discarded = x.Batches+a.Batches, x.In+a.In, x.Out+a.Out, x.Discarded+a.Discarded
+			x.Add(&a)
 			sums[k] = x
 		}
 	}

@@ -70,8 +70,8 @@ type ChosenArm struct {
 	Batches, In, Out, Discarded, EncodeNs uint64 // they stop at the largest number
 }
 
-// add adds the counters of b.
-func (a *ChosenArm) add(b *ChosenArm) {
+// Add adds the counters of b.
+func (a *ChosenArm) Add(b *ChosenArm) {
 	a.Batches, a.In, a.Out = plus(a.Batches, b.Batches), plus(a.In, b.In), plus(a.Out, b.Out)
 	a.Discarded, a.EncodeNs = plus(a.Discarded, b.Discarded), plus(a.EncodeNs, b.EncodeNs)
 }
@@ -88,7 +88,7 @@ func plus(a, b uint64) uint64 {
 func reported(x *wire.Report, algorithm message.Algorithm, level uint8) (s ChosenArm) {
 	for i := range x.Arms {
 		if a := &x.Arms[i]; a.Algorithm == algorithm && a.Level == level {
-			s.add(&ChosenArm{Batches: a.Batches, In: a.In, Out: a.Out, Discarded: a.Discarded, EncodeNs: a.EncodeNs})
+			s.Add(&ChosenArm{Batches: a.Batches, In: a.In, Out: a.Out, Discarded: a.Discarded, EncodeNs: a.EncodeNs})
 		}
 	}
 	return s
@@ -146,7 +146,6 @@ func (l *loop) report(c evloop.Conn, h wire.Header, payload []byte) error {
 	}
 	if len(m.Arms) > 0 { // else it says what the producer wants, and no more
 		l.srv.choices.take(chooserKey{l.id, h.Handle}, p, m)
-		p.reports = true
 	}
 	if m.HasWants && m.Wants != p.wants {
 		p.wants = m.Wants
@@ -183,9 +182,14 @@ func (x *choices) take(k chooserKey, p *producer, m *wire.Report) {
 		if len(x.open) >= choosersMax {
 			if !p.reports {
 				t.others++
+				p.reports = true
 			}
 			return
 		}
+		if p.reports && t.others > 0 { // there is room for it now
+			t.others--
+		}
+		p.reports = true
 		q = &chooser{t: p.topic, name: chooserName(k)}
 		x.open[k] = q
 	}
@@ -214,7 +218,7 @@ func (t *chosen) add(q *chooser, m *wire.Report) {
 			continue // unused, or counted with the first of its kind
 		}
 		was := reported(old, alg, level)
-		t.arm(alg, level).add(&ChosenArm{Batches: more(was.Batches, now.Batches), In: more(was.In, now.In), Out: more(was.Out, now.Out),
+		t.arm(alg, level).Add(&ChosenArm{Batches: more(was.Batches, now.Batches), In: more(was.In, now.In), Out: more(was.Out, now.Out),
 			Discarded: more(was.Discarded, now.Discarded), EncodeNs: more(was.EncodeNs, now.EncodeNs)})
 	}
 	last := int64(0)
@@ -242,7 +246,7 @@ func (t *chosen) add(q *chooser, m *wire.Report) {
 func (t *chosen) sum(c *chosen) {
 	t.batches, t.switches = plus(t.batches, c.batches), plus(t.switches, c.switches)
 	for i := range c.arms {
-		t.arm(c.arms[i].Algorithm, c.arms[i].Level).add(&c.arms[i])
+		t.arm(c.arms[i].Algorithm, c.arms[i].Level).Add(&c.arms[i])
 	}
 }
 

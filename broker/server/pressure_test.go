@@ -421,10 +421,18 @@ func TestReportsAreBounded(t *testing.T) {
 		topics[i] = &topic.Topic{Name: fmt.Sprint(i)}
 	}
 	m := sampleReport(1000)
-	p := &producer{topic: topics[0]}
+	var last *producer
 	for i := range choosersMax + 5 {
-		x.take(chooserKey{0, uint32(i + 1)}, p, &m)
+		last = &producer{topic: topics[0]}
+		x.take(chooserKey{0, uint32(i + 1)}, last, &m)
 	}
+	// One goes, and one that was not kept is from its next report on.
+	x.forget(chooserKey{0, 1}, topics[0])
+	x.take(chooserKey{0, choosersMax + 5}, last, &m)
+	if c := x.topics[topics[0]]; len(x.open) != choosersMax || c.others != 4 {
+		t.Errorf("%d producers, %d others", len(x.open), c.others)
+	}
+	x.take(chooserKey{0, 1}, &producer{topic: topics[0]}, &m)
 	if c := x.topics[topics[0]]; len(x.open) != choosersMax || c.others != 5 || len(c.recent) != recentMax {
 		t.Errorf("%d producers, %d others, %d turns", len(x.open), c.others, len(c.recent))
 	}

@@ -28,7 +28,7 @@ type producer struct {
 	topic    *topic.Topic
 	level    message.AckLevel
 	use      uint8
-	reports  bool // it has sent a REPORT
+	reports  bool // its REPORT is kept, or it is counted with those whose is not
 	wants    wire.AdviceWants
 	heard    uint32 // of Server.changes, those that told has
 	told     told
