@@ -53,10 +53,15 @@ func (g *gateRun) explain(ctx context.Context, s *bench.Session, v *verdict.Verd
 // allocations, the functions that cause them, for as many benchmarks as are
 // explained at all; of others, and beyond those, the command that shows more.
 func (g *gateRun) explainCounters(ctx context.Context, s *bench.Session, v *verdict.Verdict) {
-	at := make(map[sample.Bench]string) // what explains it
+	type explained struct {
+		at  string
+		top []verdict.Function // those that allocate
+	}
+	known := make(map[sample.Bench]explained)
 	for _, e := range v.Entries {
 		if len(e.Top) > 0 {
-			at[e.Bench] = e.Bench.String()
+			sampled := func(f verdict.Function) bool { return f.Kind != "alloc" }
+			known[e.Bench] = explained{e.Bench.String(), slices.DeleteFunc(slices.Clone(e.Top), sampled)}
 		}
 	}
 	left := g.explained
@@ -79,8 +84,8 @@ func (g *gateRun) explainCounters(ctx context.Context, s *bench.Session, v *verd
 		}
 		allocates := strings.HasPrefix(c.Unit, "allocs/") || c.Unit == "B/op"
 		switch {
-		case allocates && !c.Accepted() && at[what] != "":
-			c.Notes = append(c.Notes, "explained at "+at[what])
+		case allocates && !c.Accepted() && known[what].at != "":
+			c.Top, c.Notes = known[what].top, append(c.Notes, "explained at "+known[what].at)
 			continue
 		case allocates && !c.Accepted() && left > 0:
 			left--
@@ -91,7 +96,7 @@ func (g *gateRun) explainCounters(ctx context.Context, s *bench.Session, v *verd
 			})
 			if err == nil {
 				c.Top, c.Notes = x.Top, append(c.Notes, x.Notes...)
-				at[what] = c.Name
+				known[what] = explained{at: c.Name}
 				c.Notes = append(c.Notes, fmt.Sprintf("more: go tool pprof -sample_index=alloc_objects -diff_base %s/base.alloc.pb.gz %s/head.alloc.pb.gz, in the report's directory", keep, keep))
 				continue
 			}

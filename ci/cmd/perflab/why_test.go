@@ -94,4 +94,12 @@ func TestFailedCountersAreExplained(t *testing.T) {
 			t.Errorf("the profile of the %s: %v", side, err)
 		}
 	}
+	// Where the benchmark itself was slower, its explanation has the functions.
+	v.Entries[0].Top = []verdict.Function{{Name: "f", Kind: "cpu"}, {Name: "g", Kind: "alloc", Head: 32}}
+	v.Counters = v.Counters[:1]
+	v.Counters[0].Top, v.Counters[0].Notes = nil, nil
+	g.explainCounters(t.Context(), s, v)
+	if c := v.Counters[0]; len(c.Top) != 1 || c.Top[0].Name != "g" || len(c.Notes) != 1 || c.Notes[0] != "explained at "+name {
+		t.Errorf("beside an explained benchmark: %+v", c)
+	}
 }
