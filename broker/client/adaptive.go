@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -115,7 +116,7 @@ func (b *brokerPolicy) get(ctx context.Context, l *link, id uint64) (*policies, 
 	}
 	if a.Hash() != id {
 		return nil, fault.New(fault.ProtocolViolation, "get policy").WithField("policy").
-			WithDetail("%016x came instead of %016x: it has changed meanwhile", a.Hash(), id)
+			WithDetail("%016x came instead of %016x", a.Hash(), id).WithCause(errPolicyChanged)
 	}
 	b.id, b.p = id, &policies{artefact: a}
 	return b.p, nil
@@ -132,31 +133,71 @@ func (p *Producer) policyAdvised() {
 	switch {
 	case id == 0 || id == p.c.policies.artefact.Hash():
 		p.decideBy(&p.c.policies)
-	case p.policies.artefact.Hash() != id && id != p.noPolicy && !p.getting && p.err == nil:
+	case p.policies.artefact.Hash() == id:
+		p.decideBy(p.policies)
+	case id != p.noPolicy && !p.getting && p.err == nil:
 		p.getting = true
-		p.fetches.Go(func() {
-			got, err := p.c.brokerPolicy.get(p.life, p.l, id)
-			p.mu.Lock()
-			defer p.mu.Unlock()
+		p.fetches.Go(func() { p.getPolicy(id) })
+	}
+}
+
+// policyTries is how often a policy is asked for that has become another between the
+// broker's advice and its answer, and how long is waited before the second time;
+// twice as long before each further one.
+const (
+	policyTries = 6
+	policyWait  = 50 * time.Millisecond
+)
+
+// errPolicyChanged is the answer's being another policy than was advised.
+var errPolicyChanged = errors.New("it has changed meanwhile")
+
+// getPolicy gets the broker's policy id and makes it decide, if that is still what
+// the broker advises when it has come.
+func (p *Producer) getPolicy(id uint64) {
+	wait := policyWait
+	for try := 1; ; try++ {
+		got, err := p.c.brokerPolicy.get(p.life, p.l, id)
+		p.mu.Lock()
+		if p.advice.policy != id { // it has advised another meanwhile
 			p.getting = false
-			if err != nil {
+			p.policyAdvised()
+			p.follow()
+			p.mu.Unlock()
+			return
+		}
+		if err == nil || try == policyTries || !errors.Is(err, errPolicyChanged) || p.closing {
+			p.getting = false
+			if err == nil {
+				p.decideBy(got)
+				p.follow()
+			} else {
 				p.noPolicy = id
 				p.c.cfg.log.Warn("the broker's policy of adaptive compression cannot be used; the one before goes on", "error", err)
 				p.policyNote = "the broker's artefact is not used: " + err.Error()
 				if p.chooser != nil {
 					p.chooser.remark(p.policyNote)
 				}
-				return
 			}
-			p.decideBy(got)
-			p.follow()
-		})
+			p.mu.Unlock()
+			return
+		}
+		p.mu.Unlock()
+		select {
+		case <-time.After(wait):
+			wait *= 2
+		case <-p.life.Done():
+		}
 	}
 }
 
 // decideBy makes x the policy. mu is held.
 func (p *Producer) decideBy(x *policies) {
+	p.noPolicy, p.policyNote = 0, ""
 	if p.policies == x {
+		if p.chooser != nil {
+			p.chooser.remark(x.note)
+		}
 		return
 	}
 	p.policies = x
@@ -194,6 +235,8 @@ type chooser struct {
 
 	mu         sync.Mutex
 	d          *adaptive.Decider       // guarded by mu, as all below
+	told       adaptive.Conditions     // that d was told last
+	toldAt     time.Time               // when; zero: never
 	note       string                  // why another artefact does not decide
 	arms       adaptive.ArmSet         // that d may use
 	dictionary *compression.Dictionary // of zstd; nil: none
@@ -237,8 +280,8 @@ func (ch *chooser) successor(p *policies) *chooser {
 	defer ch.mu.Unlock()
 	n.size, n.last, n.chosen, n.reason, n.begun = ch.size, ch.last, ch.chosen, ch.reason, ch.begun
 	n.batches, n.switches, n.count, n.turns, n.turned = ch.batches, ch.switches, ch.count, ch.turns, ch.turned
-	n.dictionary = ch.dictionary
-	n.arms = ch.arms
+	n.dictionary, n.arms = ch.dictionary, ch.arms
+	n.told, n.toldAt = ch.told, ch.toldAt
 	n.d = nil
 	n.renew()
 	return n
@@ -274,6 +317,9 @@ func (ch *chooser) renew() {
 	if ch.dictionary != nil {
 		ch.d.SetDictionary(true)
 	}
+	if !ch.toldAt.IsZero() { // the world is as before, and a little older
+		ch.d.SetConditions(ch.told.Aged(time.Since(ch.toldAt).Nanoseconds()))
+	}
 }
 
 // use makes zstd use d from the next body on; nil is none.
@@ -290,6 +336,7 @@ func (ch *chooser) use(d *compression.Dictionary) {
 func (ch *chooser) conditions(c adaptive.Conditions) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
+	ch.told, ch.toldAt = c, time.Now()
 	ch.d.SetConditions(c)
 }
 

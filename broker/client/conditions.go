@@ -159,13 +159,47 @@ func (p *Producer) armsAllowed() adaptive.ArmSet {
 	return adaptive.ArmsFor(func(a message.Algorithm) bool { return p.advice.accept>>a&1 != 0 })
 }
 
-// watched begins to watch what the world is like, unless that is done. mu is held.
+// watched begins to watch what the world is like, unless that is done. The batch
+// that begins it is decided on by what is known without looking: neither by
+// nothing nor by what was so before a pause. mu is held.
 func (p *Producer) watched() {
 	p.stirred = true
 	if !p.watching && !p.closing {
 		p.watching = true
+		if ch := p.method.chooser; ch != nil {
+			ch.conditions(p.readings(time.Now(), lastLoad(), new(tcpRate)))
+		}
 		p.fetches.Go(p.watch)
 	}
+}
+
+// lastLoad is what was read last, however long ago: At says. It reads nothing.
+func lastLoad() sysmetrics.Load {
+	m := &machine
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.load.At.IsZero() {
+		return sysmetrics.Load{CPU: math.NaN(), Memory: math.NaN(), Disk: math.NaN(), Link: math.NaN()}
+	}
+	return m.load
+}
+
+// readings are the conditions of p's next batches, with what tcp knows of the
+// connection. mu is held.
+func (p *Producer) readings(now time.Time, load sysmetrics.Load, tcp *tcpRate) adaptive.Conditions {
+	c := conditionsOf(now, load, &p.hints)
+	if p.o.budget > 0 {
+		c.Latency = adaptive.Reading{Value: float64(max(p.o.budget-p.held, time.Microsecond)), Source: adaptive.Local}
+	}
+	c.Queue = adaptive.Reading{Value: float64(p.ready), Source: adaptive.Local}
+	told := p.hints.load.CPU
+	broker, _ := wire.Share(told)
+	// As long as it is not known how busy the processors are, they may be.
+	crowded := !(load.CPU < crowdedCPU) || broker >= crowdedCPU && told <= 100
+	if rate := linkRate(now, p.flow, tcp, crowded); rate > 0 {
+		c.Link = adaptive.Reading{Value: rate, Source: adaptive.Local}
+	}
+	return c
 }
 
 // watch runs while p is adaptive and sends.
@@ -202,7 +236,7 @@ func (w *watcher) look(p *Producer) bool {
 
 	p.mu.Lock()
 	ch, adaptiveNow := p.chooser, p.method.chooser != nil
-	cn, handle, h, waiting, strategy := p.cn, p.handle, p.hints, p.ready, p.method.policy.Strategy
+	cn, handle, strategy := p.cn, p.handle, p.method.policy.Strategy
 	if p.stirred || w.stirred.IsZero() {
 		p.stirred, w.stirred = false, now
 	}
@@ -210,36 +244,24 @@ func (w *watcher) look(p *Producer) bool {
 	if idle || !adaptiveNow {
 		p.watching = false
 	}
-	budget := p.o.budget - p.held
 	p.mu.Unlock()
 
+	heard := false
 	if cn != nil {
 		if cn != w.cn {
 			w.cn, w.tcp = cn, tcpRate{}
 		}
 		if n := cn.reads.Load(); n != w.reads {
-			w.reads = n
-			p.mu.Lock()
-			p.hints.heard = now
-			p.mu.Unlock()
-			h.heard = now
+			w.reads, heard = n, true
 		}
 		w.tcp.sample(now, readTCP(cn.nc))
 	}
-	c := conditionsOf(now, load, &h)
-	if p.o.budget > 0 {
-		c.Latency = adaptive.Reading{Value: float64(max(budget, time.Microsecond)), Source: adaptive.Local}
-	}
-	c.Queue = adaptive.Reading{Value: float64(waiting), Source: adaptive.Local}
-	broker, _ := wire.Share(h.load.CPU)
-	// As long as it is not known how busy the processors are, they may be.
-	crowded := !(load.CPU < crowdedCPU) || broker >= crowdedCPU && h.load.CPU <= 100
 	p.mu.Lock()
-	rate := linkRate(now, p.flow, &w.tcp, crowded)
-	p.mu.Unlock()
-	if rate > 0 {
-		c.Link = adaptive.Reading{Value: rate, Source: adaptive.Local}
+	if heard {
+		p.hints.heard = now
 	}
+	c := p.readings(now, load, &w.tcp)
+	p.mu.Unlock()
 	ch.conditions(c)
 	w.report(ch, cn, handle, strategy, now, idle || !adaptiveNow)
 	return !idle && adaptiveNow

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"math"
 	"testing"
 	"time"
@@ -232,4 +233,55 @@ func TestAcceptedArms(t *testing.T) {
 		}
 		ch.observe(d, len(body), len(body)/4, true, 50_000)
 	}
+}
+
+// The first batch after a pause is decided on by what is known then, not by readings
+// of before; and a decider that begins anew, for other algorithms or by another
+// artefact, begins with what is known.
+func TestConditionsAfterAPause(t *testing.T) {
+	ch := chooserOf(t)
+	state := func() adaptive.Conditions {
+		ch.mu.Lock()
+		defer ch.mu.Unlock()
+		return ch.d.Explain(4096).Conditions
+	}
+	local := func(v float64) adaptive.Reading { return adaptive.Reading{Value: v, Source: adaptive.Local} }
+	ch.conditions(adaptive.Conditions{CPU: local(0.8), Memory: local(0.97), Latency: local(1000)})
+	ch.allow(adaptive.AllArms &^ (1 << lz4Arm))
+	if c := state(); c.CPU.Value != 0.8 || c.Memory.Value != 0.97 || c.Latency.Value != 1000 {
+		t.Errorf("with other algorithms: %+v", c)
+	}
+	ch = ch.successor(ch.policies)
+	if c := state(); c.CPU.Value != 0.8 || c.Memory.Value != 0.97 || c.Latency.Value != 1000 {
+		t.Errorf("by another artefact: %+v", c)
+	}
+	ch.mu.Lock()
+	ch.toldAt = ch.toldAt.Add(-time.Minute)
+	ch.mu.Unlock()
+	ch.allow(adaptive.AllArms)
+	if c := state(); c.CPU.Source != adaptive.Unknown || c.Memory.Source != adaptive.Unknown {
+		t.Errorf("told a minute ago: %+v", c)
+	}
+
+	machine.mu.Lock()
+	before := machine.load
+	machine.load = sysmetrics.Load{At: time.Now().Add(-time.Minute), CPU: 0.8, Memory: 0.97}
+	machine.mu.Unlock()
+	defer func() {
+		machine.mu.Lock()
+		machine.load = before
+		machine.mu.Unlock()
+	}()
+	ch.conditions(adaptive.Conditions{CPU: local(0.8), Memory: local(0.97)})
+	p := &Producer{chooser: ch, method: &method{chooser: ch}, flow: new(flow), hints: hints{load: wire.UnknownLoad}}
+	p.o.budget = time.Second
+	p.life, p.end = context.WithCancel(t.Context())
+	p.end() // the watch looks once at most
+	p.mu.Lock()
+	p.watched()
+	if c := state(); c.CPU.Source != adaptive.Unknown || c.Memory.Source != adaptive.Unknown || c.Latency.Value != 1e9 {
+		t.Errorf("after a pause: %+v", c)
+	}
+	p.mu.Unlock()
+	p.fetches.Wait()
 }

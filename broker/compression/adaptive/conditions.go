@@ -93,6 +93,18 @@ var ranges = [readings]struct {
 	{"latency", 0, 1, 1e15, false},
 }
 
+// Aged returns c with all readings older by ns nanoseconds, which are not negative.
+func (c Conditions) Aged(ns int64) Conditions {
+	for i := range readings {
+		if r := c.at(i); r.Age >= 0 && ns > 0 {
+			if r.Age += ns; r.Age < 0 {
+				r.Age = math.MaxInt64
+			}
+		}
+	}
+	return c
+}
+
 // Sanitised returns c as a decision uses it: each reading that is NaN, infinite,
 // negative, stale, zero where zero means nothing, or of an unknown source has
 // become the default of its kind, its source Unknown and its age 0; the others

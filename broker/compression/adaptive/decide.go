@@ -36,7 +36,7 @@ const (
 
 	// ahead of this many batches nothing is saved up: an advantage of long ago is
 	// no reason to lose now.
-	saveMost = 64
+	saveMost = 32
 
 	// horizonMost is the most batches that a trial may count on to pay it back.
 	horizonMost = 1024
@@ -66,6 +66,9 @@ func (d *Decider) SetDictionary(present bool) {
 	for a := range Arm(Arms) {
 		if a.isZstd() {
 			d.arms[a] = estimate{}
+			for i := range d.past {
+				d.past[i].arms[a] = estimate{}
+			}
 		}
 	}
 	d.knowledge++

@@ -58,3 +58,19 @@ func TestWrongRecallIsForgotten(t *testing.T) {
 		t.Error("not the oldest was forgotten")
 	}
 }
+
+// Another dictionary makes what is remembered of zstd wrong too.
+func TestAnotherDictionaryIsForgottenEverywhere(t *testing.T) {
+	d := New(Embedded(), Options{})
+	d.signs, d.nSigns, d.inRegime = [Axes]float64{0.5}, 4, 100
+	zstd, ok := ParseArm("zstd-fastest")
+	if !ok {
+		t.Fatal("no such arm")
+	}
+	d.arms[zstd], d.arms[1] = estimate{out: -1, nOut: 9}, estimate{out: -2, nOut: 9}
+	d.change()
+	d.SetDictionary(true)
+	if !d.recall(&[Axes]float64{0.5}) || d.arms[zstd].nOut != 0 || d.arms[1].nOut != 9 {
+		t.Errorf("recalled zstd %+v, %s %+v", d.arms[zstd], Arm(1), d.arms[1])
+	}
+}

@@ -24,6 +24,7 @@ func (r *Result) Values() []Value {
 		{"policy-regret-worst", s.Worst},
 		{"policy-regret-worst-cell", s.WorstCell},
 		{"policy-worst-against-raw", s.WorstVsRaw},
+		{"policy-drift-worst-against-raw", d.WorstVsRaw},
 		{"policy-drift-regret-mean", d.Mean},
 		{"policy-drift-regret-worst-cell", d.WorstCell},
 		{"policy-switches", s.Switches},
