@@ -147,14 +147,15 @@ func runPolicyTrain(ctx context.Context, args []string) error {
 	if _, err := adaptive.Parse(b); err != nil {
 		return fmt.Errorf("what was fitted is not valid: %w", err)
 	}
-	if err := os.WriteFile(*artefact, b, 0o644); err != nil {
-		return err
-	}
-	fmt.Printf("%s: %d of at most %d bytes\n\ncross validation within the training rows, mean of %d folds (worst: of all)\n", *artefact, len(b), adaptive.ArtefactMaxBytes, check.Folds)
 	rs, err := check.CrossValidate(train, fit.Model, o.Reference)
 	if err != nil {
 		return err
 	}
+	// Last, so that rows which are too few leave the artefact that was there.
+	if err := os.WriteFile(*artefact, b, 0o644); err != nil {
+		return err
+	}
+	fmt.Printf("%s: %d of at most %d bytes\n\ncross validation within the training rows, mean of %d folds (worst: of all)\n", *artefact, len(b), adaptive.ArtefactMaxBytes, check.Folds)
 	check.FoldsTable(os.Stdout, rs)
 	return nil
 }

@@ -5,10 +5,13 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/portask/portask/broker/compression/adaptive"
+	"github.com/portask/portask/ci/policy/check"
+	"github.com/portask/portask/ci/policy/rows"
 )
 
 func TestPolicyReplay(t *testing.T) {
@@ -57,5 +60,50 @@ func TestPolicyArtefactIsNamed(t *testing.T) {
 		if err := runPolicy(t.Context(), args); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("perflab policy %q: error %v does not name the file", args, err)
 		}
+	}
+}
+
+// Rows that are too few to train on leave the artefact that was there; one file to
+// check on is scored, but for drift, which takes two.
+func TestPolicyOfFewRows(t *testing.T) {
+	all, _, err := rows.Open(filepath.Join("..", "..", "..", check.RowsFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write := func(name string, some []rows.Row) string {
+		var b bytes.Buffer
+		if err := rows.Write(&b, some); err != nil {
+			t.Fatal(err)
+		}
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, b.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	artefact := filepath.Join(dir, "artefact.json")
+	if err := os.WriteFile(artefact, []byte("before"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	origin := filepath.Join("..", "..", "..", "benchdata", "policy", "rows.json")
+	if _, err := os.Stat(origin); err != nil {
+		t.Fatal(err)
+	}
+	err = runPolicy(t.Context(), []string{"train", "--fit-only", "--rows", write("one.csv.gz", all[:1]), "--origin", origin, "--artefact", artefact})
+	if b, _ := os.ReadFile(artefact); err == nil || string(b) != "before" {
+		t.Errorf("error %v, and the artefact is %.20q", err, b)
+	}
+	train, held := check.Split(all)
+	file := held[0].File
+	one := slices.DeleteFunc(slices.Clone(held), func(r rows.Row) bool { return r.File != file })
+	r, err := check.Evaluate(train, one, adaptive.Embedded(), false)
+	if err != nil || r.Streams == 0 || r.DriftStreams != 0 {
+		t.Fatalf("one file: %d streams, %d of drift, error %v", r.Streams, r.DriftStreams, err)
+	}
+	var page bytes.Buffer
+	r.Print(&page)
+	if !strings.Contains(page.String(), "two files") {
+		t.Errorf("it does not say that drift takes two files:\n%s", page.String())
 	}
 }

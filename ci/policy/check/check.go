@@ -3,6 +3,7 @@
 package check
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -38,6 +39,9 @@ func Evaluate(train, check []rows.Row, a *adaptive.Artefact, all bool) (Result, 
 		policies = append(policies, sim.Static()...)
 	}
 	stationary, drift := c.Stationary(sim.StreamBatches), c.Drifting()
+	if len(stationary) == 0 {
+		return Result{}, errors.New("no file to check on has a batch of any size")
+	}
 	return Result{
 		Stationary: sim.Run(c, stationary, policies),
 		Cold:       sim.Run(c, c.Stationary(coldBatches), policies[:3]),

@@ -50,9 +50,17 @@ func (r *Result) Print(w io.Writer) {
 	fmt.Fprintf(w, "\nthe first %d batches alone\n", coldBatches)
 	table(w, r.Cold)
 	fmt.Fprintf(w, "\ndrifting: %d streams whose payload changes file every 64 batches, in some also load and link\n", r.DriftStreams)
-	table(w, r.Drift)
 	s, d := &r.Stationary[0], &r.Drift[0]
-	fmt.Fprintf(w, "\nadaptive was worst in\n  stream     %s\n  cell       %s\n  drift      %s\n  drift cell %s\n\n", s.Stream, s.Cell, d.Stream, d.Cell)
+	if r.DriftStreams == 0 {
+		fmt.Fprintln(w, "not scored: it takes two files of a size")
+	} else {
+		table(w, r.Drift)
+	}
+	fmt.Fprintf(w, "\nadaptive was worst in\n  stream     %s\n  cell       %s\n", s.Stream, s.Cell)
+	if r.DriftStreams > 0 {
+		fmt.Fprintf(w, "  drift      %s\n  drift cell %s\n", d.Stream, d.Cell)
+	}
+	fmt.Fprintln(w)
 }
 
 // table prints scores, a policy on a line.

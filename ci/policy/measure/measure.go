@@ -9,6 +9,7 @@ package measure
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -30,7 +31,7 @@ import (
 
 // Options of a sweep.
 type Options struct {
-	Dirs    []string // each with files in a directory per class, or a file per extension
+	Dirs    []string // each with files in a directory per class, or a file per extension, or of neither
 	Batches int      // of one file and size, at most
 	Repeat  int      // the least time of so many counts
 	Loads   []int    // percent of the processors kept busy; the first is of all batches, the others of every fourth
@@ -49,13 +50,22 @@ type file struct {
 	b           []byte
 }
 
-// Files below dir: the class is the first directory below it, or the extension
-// where there is none. Of a file that is longer, its first 512 KiB are taken.
-func files(dir string) ([]file, error) {
+// unnamed is the class of files right below a directory without an extension.
+const unnamed = "other"
+
+// files below dir: the class is the first directory below it, the extension of a
+// file right below it, or unnamed. Of a file that is longer, its first 512 KiB are
+// taken. What is left out is counted, and told to log.
+func files(dir string, log io.Writer) ([]file, error) {
 	var out []file
+	short, special := 0, 0
 	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
+		if err != nil || d.IsDir() {
 			return err
+		}
+		if !d.Type().IsRegular() {
+			special++
+			return nil
 		}
 		rel, err := filepath.Rel(dir, name)
 		if err != nil {
@@ -64,9 +74,10 @@ func files(dir string) ([]file, error) {
 		class, _, below := strings.Cut(filepath.ToSlash(rel), "/")
 		if !below {
 			class = strings.ToLower(strings.TrimPrefix(filepath.Ext(rel), "."))
-			if class == "" || class == "md" && strings.EqualFold(rel, "manifest.md") {
-				return nil
+			if strings.EqualFold(rel, "manifest.md") {
+				return nil // of the corpus, not in it
 			}
+			class = cmp.Or(class, unnamed)
 		}
 		f, err := os.Open(name)
 		if err != nil {
@@ -78,6 +89,7 @@ func files(dir string) ([]file, error) {
 			return err
 		}
 		if len(b) < fileLeast {
+			short++
 			return nil
 		}
 		if len(out) == filesMax {
@@ -87,7 +99,10 @@ func files(dir string) ([]file, error) {
 		return nil
 	})
 	if err == nil && len(out) == 0 {
-		err = fmt.Errorf("%s: no file of %d bytes or more", dir, fileLeast)
+		err = fmt.Errorf("%s: no file of %d bytes or more; %d shorter ones, %d that are no regular files", dir, fileLeast, short, special)
+	}
+	if err == nil && short+special > 0 {
+		fmt.Fprintf(log, "%s: left out %d files shorter than %d bytes, %d that are no regular files\n", dir, short, fileLeast, special)
 	}
 	return out, err
 }
@@ -114,9 +129,12 @@ func batches(b []byte, size, most int) (out [][]byte) {
 
 // Sweep measures. The rows are in an order that depends on the files' bytes only.
 func Sweep(ctx context.Context, o Options) ([]rows.Row, error) {
+	if o.Log == nil {
+		o.Log = io.Discard
+	}
 	var all []file
 	for _, dir := range o.Dirs {
-		fs, err := files(dir)
+		fs, err := files(dir, o.Log)
 		if err != nil {
 			return nil, err
 		}

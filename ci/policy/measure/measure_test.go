@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -47,7 +48,9 @@ func TestSweep(t *testing.T) {
 	write("logs/copy.log", strings.Repeat(line, 120)) // the same bytes count once
 	write("top.csv", strings.Repeat("1,2,3\n", 400))
 	write("logs/tiny", "x")
-	got, err := Sweep(context.Background(), Options{Dirs: []string{dir}, Batches: 2, Repeat: 1, Loads: []int{0}})
+	write("syslog", strings.Repeat("another "+line, 120)) // no extension: its class is unnamed
+	var told bytes.Buffer
+	got, err := Sweep(context.Background(), Options{Dirs: []string{dir}, Batches: 2, Repeat: 1, Loads: []int{0}, Log: &told})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +66,10 @@ func TestSweep(t *testing.T) {
 			}
 		}
 	}
-	if classes["logs"] != 3 || classes["csv"] != 2 {
+	if !strings.Contains(told.String(), "left out 1 files") {
+		t.Errorf("of the short file it says %q", told.String())
+	}
+	if classes["logs"] != 3 || classes["csv"] != 2 || classes[unnamed] != 3 {
 		t.Errorf("rows by class: %v", classes)
 	}
 	if _, err := Sweep(context.Background(), Options{Dirs: []string{t.TempDir()}, Batches: 1, Repeat: 1, Loads: []int{0}}); err == nil {

@@ -24,8 +24,15 @@ type CellScore struct {
 }
 
 // Run scores policies over streams, on all processors. The result does not depend
-// on their number.
+// on their number. Without streams there are no figures but the policies' names.
 func Run(d *Data, streams []Stream, policies []Policy) []Score {
+	if len(streams) == 0 {
+		scores := make([]Score, len(policies))
+		for i := range policies {
+			scores[i].Policy = policies[i].Name
+		}
+		return scores
+	}
 	type result struct {
 		regret, raw float64
 		switches    int
