@@ -48,11 +48,11 @@ func TestProof(t *testing.T) {
 	if err := p.Measure(t.Context(), m, burn, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	if m.burns != 0 || len(m.runs) != 3*4*(1+len(Static)) {
+	if m.burns != 0 || len(m.runs) != 3*5*(1+len(Static)) {
 		t.Fatalf("%d burners left, %d runs", m.burns, len(m.runs))
 	}
 	// The choices take turns, so that none is always the first.
-	if m.runs[0] == m.runs[4*(1+len(Static))] {
+	if m.runs[0] == m.runs[5*(1+len(Static))] {
 		t.Errorf("both rounds begin with %s", m.runs[0])
 	}
 	if _, err := ParseChoices("adaptive,always:all"); err == nil {

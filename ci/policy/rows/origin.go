@@ -62,7 +62,7 @@ func ReadOrigin(name string) (o Origin, err error) {
 		err = json.Unmarshal(b, &o)
 	}
 	if err != nil {
-		return o, fmt.Errorf("origin of rows: %w", err)
+		return o, fmt.Errorf("origin of rows, %s: %w", name, err)
 	}
 	return o, nil
 }
