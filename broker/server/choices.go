@@ -53,7 +53,7 @@ type Choices struct {
 	// Of all producers since the broker started, those gone included.
 	Batches, Switches uint64
 	Arms              []ChosenArm  // of those that were used
-	Recent            []ChosenTurn // changes of the choice, of all producers, oldest first
+	Recent            []ChosenTurn // changes of the choice, of all producers: the last that were told of, oldest first
 }
 
 // Chooser is one open producer.
@@ -129,7 +129,7 @@ type chooser struct {
 type chosen struct {
 	batches, switches uint64
 	arms              []ChosenArm
-	recent            []ChosenTurn
+	recent            []ChosenTurn // as they came: a clock that is ahead drives out no others
 	others            int // open producers whose report is not kept
 }
 
@@ -330,6 +330,7 @@ func (s *Server) Choices(name string) []Choices {
 		slices.SortFunc(all[i].Producers, func(a, b Chooser) int {
 			return cmp.Or(cmp.Compare(b.Report.Batches, a.Report.Batches), cmp.Compare(a.Producer, b.Producer))
 		})
+		slices.SortStableFunc(all[i].Recent, func(a, b ChosenTurn) int { return a.At.Compare(b.At) })
 		slices.SortFunc(all[i].Arms, func(a, b ChosenArm) int {
 			return cmp.Or(cmp.Compare(a.Algorithm, b.Algorithm), cmp.Compare(a.Level, b.Level))
 		})

@@ -298,7 +298,7 @@ func TestReports(t *testing.T) {
 		if x.Batches != 8000 || x.Switches != 2 || len(x.Arms) != 2 || x.Arms[1].Algorithm != message.Zstd || x.Arms[1].Batches != 7998 || x.Arms[1].In != 799800 || x.Arms[1].Out != 7998*25 {
 			t.Errorf("%+v", x)
 		}
-		if len(x.Recent) != 5 || x.Recent[0].From.Level != wire.NoArm || x.Recent[1].To.Algorithm != message.Zstd {
+		if len(x.Recent) != 5 || x.Recent[0].From.Level != wire.NoArm || x.Recent[4].To.Algorithm != message.Zstd {
 			t.Errorf("turns %+v", x.Recent)
 		}
 	}
@@ -441,6 +441,40 @@ func TestReportsAreBounded(t *testing.T) {
 	}
 	if len(x.topics) != chosenTopicsMax {
 		t.Errorf("%d topics", len(x.topics))
+	}
+}
+
+// Changes of several producers are in the order of their times, whichever was told of
+// first; those that were told of first are dropped first, so that a clock that is
+// ahead keeps no place.
+func TestChangesAreInOrder(t *testing.T) {
+	s := new(Server)
+	orders := &topic.Topic{Name: "orders"}
+	say := func(h uint32, at ...int64) {
+		m := sampleReport(10)
+		m.Recent = m.Recent[:0]
+		for _, us := range at {
+			m.Recent = append(m.Recent, wire.ReportSwitch{AtUs: us, To: 1})
+		}
+		s.choices.take(chooserKey{0, h}, &producer{topic: orders}, &m)
+	}
+	order := func() (at []int64) {
+		for _, r := range s.Choices("orders")[0].Recent {
+			at = append(at, r.At.UnixMicro())
+		}
+		return at
+	}
+	say(1, 100, 300)
+	say(2, lastMicro)
+	say(3, 50, 200)
+	if got := order(); !slices.Equal(got, []int64{50, 100, 200, 300, lastMicro}) {
+		t.Errorf("in the order %v", got)
+	}
+	for i := range int64(recentMax) {
+		say(4, 1000+i)
+	}
+	if got := order(); len(got) != recentMax || got[0] != 1000 || !slices.IsSorted(got) {
+		t.Errorf("then in the order %v", got)
 	}
 }
 
