@@ -62,9 +62,13 @@ func readData(names []string, stdin io.Reader, limit int64) (*data, error) {
 	return d, nil
 }
 
-// readBounded returns the file, or nil if it is longer than limit.
+// readBounded returns the file, or nil if it is longer than limit. "-" is stdin, and
+// refused if that is nil.
 func readBounded(name string, stdin io.Reader, limit int64) ([]byte, error) {
 	r := stdin
+	if name == "-" && stdin == nil {
+		return nil, fault.New(fault.Invalid, "read").WithField("FILE").WithDetail(`"-" is no file: nothing is read from stdin here`)
+	}
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {

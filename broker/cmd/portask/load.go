@@ -5,7 +5,6 @@ import (
 	"math"
 
 	"github.com/portask/portask/broker/compression/adaptive"
-	"github.com/portask/portask/broker/fault"
 	"github.com/portask/portask/broker/sysmetrics"
 	"github.com/portask/portask/broker/wire"
 )
@@ -34,13 +33,9 @@ func (o *brokerOptions) readArtefact(log *slog.Logger) []byte {
 	if o.artefact == "" {
 		return nil
 	}
-	b, err := readBounded(o.artefact, nil, adaptive.ArtefactMaxBytes)
+	b, err := readRegular("compression.artefact", o.artefact, adaptive.ArtefactMaxBytes)
 	if err == nil {
-		if b == nil {
-			err = fault.New(fault.TooLarge, "read "+o.artefact).WithField("compression.artefact").WithLimit(adaptive.ArtefactMaxBytes+1, adaptive.ArtefactMaxBytes)
-		} else {
-			_, err = adaptive.Parse(b)
-		}
+		_, err = adaptive.Parse(b)
 	}
 	if err != nil {
 		log.Warn("compression.artefact is not used; producers use the policy that they carry", "file", o.artefact, "err", err)

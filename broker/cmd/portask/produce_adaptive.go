@@ -15,14 +15,9 @@ import (
 func (o *produceFlags) policy(stderr io.Writer) (opts []client.Option, done func() error, err error) {
 	done = func() error { return nil }
 	if o.artefact != "" {
-		f, err := os.Open(o.artefact)
+		b, err := readRegular("--artefact", o.artefact, adaptive.ArtefactMaxBytes)
 		if err != nil {
-			return nil, done, notFound(err)
-		}
-		b, err := io.ReadAll(io.LimitReader(f, adaptive.ArtefactMaxBytes+1))
-		_ = f.Close() // it was only read
-		if err != nil {
-			return nil, done, fmt.Errorf("--artefact: %w", err)
+			return nil, done, err
 		}
 		if _, err := adaptive.Parse(b); err != nil {
 			fmt.Fprintf(stderr, "--artefact %s is not used, the built-in policy is: %v\n", o.artefact, err)
