@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/portask/portask/broker/compression/adaptive"
 	"github.com/portask/portask/ci/internal/slo"
@@ -165,7 +166,18 @@ func openArtefact(name string) (*adaptive.Artefact, error) {
 	if name == "" {
 		return adaptive.Embedded(), nil
 	}
-	b, err := os.ReadFile(name)
+	// To open a pipe that nobody writes would wait for ever.
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("artefact %s is no regular file", name)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, adaptive.ArtefactMaxBytes+1)) // Parse refuses what is more
 	if err != nil {
 		return nil, err
 	}
