@@ -149,7 +149,7 @@ var shorthands = []struct{ flag, path, doc string }{
 	{"payload", "payload.source", "what bodies are made of: json, text, random, entropy:0.3, modules, a directory, ..."},
 	{"ack", "producers.ack", "none, accepted or durable"},
 	{"codec", "producers.codec", "raw, cbor, json or msgpack"},
-	{"compression", "producers.compression", "never, always or threshold, and an algorithm: threshold:zstd; or auto"},
+	{"compression", "producers.compression", "never, always or threshold, and an algorithm: threshold:zstd; or auto or adaptive"},
 	{"batch-bytes", "producers.batch", "size at which a batch is sent"},
 	{"linger", "producers.linger", "how long a batch may wait to fill, or client"},
 	{"in-flight", "producers.in_flight", "messages of a producer that may be unanswered, closed mode"},
