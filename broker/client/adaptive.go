@@ -209,14 +209,17 @@ func (p *Producer) decideBy(x *policies) {
 	}
 }
 
-// close writes the rest of the log.
-func (p *policies) close(c *config) {
+// close writes the rest of the log, and returns what kept it from being whole.
+func (p *policies) close(c *config) error {
 	if p.rec == nil {
-		return
+		return nil
 	}
-	if err := p.rec.Flush(); err != nil {
+	err := p.rec.Flush()
+	if err != nil {
 		c.log.Warn("the log of decisions ended early", "error", err)
+		err = fmt.Errorf("write the log of decisions: %w", err)
 	}
+	return err
 }
 
 // hostSpeed is measured once a process, in some 40 ms, when the first producer

@@ -79,7 +79,8 @@ func Dial(ctx context.Context, addr string, opts ...Option) (*Client, error) {
 // Close ends producers (without flushing: see Producer.Close), consumers and
 // connections, and returns when no goroutine of the client is left. Callbacks
 // of messages not yet acknowledged get fault.Closed before it returns; so do
-// calls that wait. It may be called more than once.
+// calls that wait. It may be called more than once. The error is that of the writer
+// of WithDecisionLog, whose log is not whole then; everything is closed even so.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -101,8 +102,7 @@ func (c *Client) Close() error {
 	}
 	c.encoders.wg.Wait()
 	c.wg.Wait()
-	c.policies.close(&c.cfg)
-	return nil
+	return c.policies.close(&c.cfg)
 }
 
 // Addr returns the address given to Dial.

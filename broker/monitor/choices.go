@@ -17,11 +17,18 @@ import (
 	"github.com/portask/portask/broker/wire"
 )
 
+// Explained is what /debug/compression answers with.
+type Explained struct {
+	Topics []TopicChoices `json:"topics"` // in the order of the names
+	// NotKept are open producers that reported of topics of which nothing is kept,
+	// since open producers of other topics have all places.
+	NotKept int `json:"producers_not_kept"`
+}
+
 // TopicChoices is how the producers of a topic that choose how to compress each
-// batch do so, as they reported it. It is what /debug/compression answers with, in a
-// list.
+// batch do so, as they reported it.
 type TopicChoices struct {
-	Topic string `json:"topic"` // empty: of topics that were deleted
+	Topic string `json:"topic"` // empty: of topics that were deleted or gave way to others
 	// Batches that were chosen for, and changes of the choice, since the broker
 	// started, by all producers.
 	Batches  uint64 `json:"batches"`
@@ -78,13 +85,14 @@ type Turn struct {
 }
 
 // Choices are what the producers of a topic, or of all for "", reported.
-func (m *Monitor) Choices(topic string) []TopicChoices {
+func (m *Monitor) Choices(topic string) Explained {
+	all := Explained{Topics: []TopicChoices{}}
 	s := m.broker.Load()
 	if s == nil {
-		return []TopicChoices{}
+		return all
 	}
 	now := time.Now()
-	all := []TopicChoices{}
+	all.NotKept = s.ChoicesNowhere()
 	for _, c := range s.Choices(topic) {
 		t := TopicChoices{Topic: c.Topic, Batches: c.Batches, Switches: c.Switches, Others: c.Others, Producers: []ProducerChoices{}, Recent: []Turn{}, Arms: []ArmChoice{}}
 		for _, a := range c.Arms {
@@ -106,7 +114,7 @@ func (m *Monitor) Choices(topic string) []TopicChoices {
 			}
 			t.Recent = append(t.Recent, turn)
 		}
-		all = append(all, t)
+		all.Topics = append(all.Topics, t)
 	}
 	return all
 }
@@ -180,11 +188,40 @@ func Why(r adaptive.Reason) string {
 // otherArm names all arms that this version does not know.
 const otherArm = "other"
 
+// WriteText writes x as plain text.
+func (x *Explained) WriteText(w io.Writer) error {
+	for i := range x.Topics {
+		if i > 0 {
+			if _, err := fmt.Fprintln(w); err != nil {
+				return err
+			}
+		}
+		if err := x.Topics[i].WriteText(w); err != nil {
+			return err
+		}
+	}
+	if x.NotKept > 0 {
+		if _, err := fmt.Fprintf(w, "\nand %d producers of other topics, for which there is no place\n", x.NotKept); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Unexplained says why x, asked for topic, has nothing.
+func (x *Explained) Unexplained(topic string) string {
+	why := fmt.Sprintf("nothing is kept that producers of %.300q reported: none is adaptive, none has sent anything, or all are closed and the topic gave way to others", topic)
+	if x.NotKept > 0 {
+		why += fmt.Sprintf("; or it is one of those for which there is no place, with %d open producers", x.NotKept)
+	}
+	return why
+}
+
 // WriteText writes t as plain text.
 func (t *TopicChoices) WriteText(w io.Writer) error {
 	name := t.Topic
 	if name == "" {
-		name = "(deleted topics)"
+		name = "(topics that are no longer kept)"
 	}
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(tw, "topic %s: %d batches, %d changes of the choice, %d bytes not tried\n", name, t.Batches, t.Switches, t.SkippedBytes)
@@ -269,9 +306,11 @@ func (m *Monitor) debugCompression(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	topic := q.Get("topic")
 	all := m.Choices(topic)
-	if topic != "" && len(all) == 0 {
-		refuse(w, fault.New(fault.NotFound, "explain compression").WithField("topic").
-			WithDetail("no producer of %.300q has reported how it chooses: none is adaptive, or none has sent anything", topic))
+	if topic != "" && len(all.Topics) == 0 {
+		answer(w, http.StatusNotFound, struct {
+			refusal
+			Explained
+		}{refusalOf(fault.New(fault.NotFound, "explain compression").WithField("topic").WithDetail("%s", all.Unexplained(topic))), all})
 		return
 	}
 	switch q.Get("format") {
@@ -279,14 +318,7 @@ func (m *Monitor) debugCompression(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusOK, all)
 	case "text":
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		for i := range all {
-			if i > 0 {
-				fmt.Fprintln(w)
-			}
-			if err := all[i].WriteText(w); err != nil {
-				return // the asker has gone
-			}
-		}
+		_ = all.WriteText(w) // an error is the connection's, which is gone
 	default:
 		refuse(w, fault.New(fault.Invalid, "explain compression").WithField("format").WithDetail("%.40q is neither json nor text", q.Get("format")))
 	}

@@ -125,16 +125,23 @@ func answer(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(append(b, '\n')) // an error is the connection's, which is gone
 }
 
+// refusal is an error as it is answered.
+type refusal struct {
+	Error string `json:"error"`
+	Code  string `json:"code"`
+	Field string `json:"field,omitempty"`
+}
+
+func refusalOf(err *fault.Error) refusal {
+	return refusal{err.Error(), err.Code.String(), err.Field}
+}
+
 // refuse answers an error with the status of fault's table.
 func refuse(w http.ResponseWriter, err *fault.Error) {
 	if d := err.RetryAfter; d > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(d.Seconds()))))
 	}
-	answer(w, err.Code.Info().HTTP, struct {
-		Error string `json:"error"`
-		Code  string `json:"code"`
-		Field string `json:"field,omitempty"`
-	}{err.Error(), err.Code.String(), err.Field})
+	answer(w, err.Code.Info().HTTP, refusalOf(err))
 }
 
 // errorLog takes what promhttp cannot tell its client. That the client has gone,

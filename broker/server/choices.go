@@ -16,7 +16,10 @@ import (
 
 // Producers that choose how to compress each batch report what they chose. The
 // broker decides nothing by it: it keeps the latest report of a bounded number of
-// producers, and for each topic sums that never fall, for people to read. Whatever a
+// producers, and for each topic sums that never fall, for people to read. When there
+// are more topics than are kept, the one that was heard of the longest ago, and that
+// no open producer reports of, gives way: its sums go to those of deleted topics, so
+// that nothing is lost from the sum of all, and begin anew if it comes back. Whatever a
 // peer writes, arms are those that this version knows and one more, OtherArm: they
 // become names of series.
 
@@ -110,7 +113,13 @@ type choices struct {
 	mu     sync.Mutex
 	open   map[chooserKey]*chooser // guarded by mu, as all below
 	topics map[*topic.Topic]*chosen
-	gone   chosen // sums of deleted topics
+	gone   chosen // sums of topics that were deleted or gave way
+	heard  uint64 // reports taken: the order of chosen.last
+	// nowhere are the open producers that reported of topics for which there was no
+	// place.
+	nowhere int
+	// held says that an open producer holds each place, until one closes.
+	held bool
 }
 
 // chooserKey names a producer of a loop.
@@ -126,11 +135,20 @@ type chooser struct {
 	report wire.Report
 }
 
+// Where a producer's REPORT went.
+const (
+	reportNone    = iota // it sent none
+	reportKept           // it is among choices.open, unless the topic was deleted
+	reportOther          // it is counted in chosen.others
+	reportNowhere        // it is counted in choices.nowhere
+)
+
 type chosen struct {
 	batches, switches uint64
 	arms              []ChosenArm
 	recent            []ChosenTurn // as they came: a clock that is ahead drives out no others
-	others            int // open producers whose report is not kept
+	open, others      int          // open producers whose report is kept, and those whose is not
+	last              uint64       // the number of the latest report
 }
 
 // report takes a REPORT. What a closed producer says is ignored: the two frames
@@ -171,25 +189,36 @@ func (x *choices) take(k chooserKey, p *producer, m *wire.Report) {
 	}
 	t := x.topics[p.topic]
 	if t == nil {
-		if len(x.topics) >= chosenTopicsMax {
+		if len(x.topics) >= chosenTopicsMax && !x.giveWay() {
+			if p.reports == reportNone {
+				x.nowhere++
+				p.reports = reportNowhere
+			}
 			return
 		}
 		t = new(chosen)
 		x.topics[p.topic] = t
 	}
+	if p.reports == reportNowhere { // there is a place for its topic now
+		x.nowhere--
+		p.reports = reportNone
+	}
+	x.heard++
+	t.last = x.heard
 	q := x.open[k]
 	if q == nil {
 		if len(x.open) >= choosersMax {
-			if !p.reports {
+			if p.reports != reportOther {
 				t.others++
-				p.reports = true
+				p.reports = reportOther
 			}
 			return
 		}
-		if p.reports && t.others > 0 { // there is room for it now
+		if p.reports == reportOther && t.others > 0 { // there is room for it now
 			t.others--
 		}
-		p.reports = true
+		p.reports = reportKept
+		t.open++
 		q = &chooser{t: p.topic, name: chooserName(k)}
 		x.open[k] = q
 	}
@@ -198,6 +227,27 @@ func (x *choices) take(k chooserKey, p *producer, m *wire.Report) {
 	arms, recent := q.report.Arms, q.report.Recent
 	q.report = *m
 	q.report.Arms, q.report.Recent = append(arms[:0], m.Arms...), append(recent[:0], m.Recent...)
+}
+
+// giveWay frees the place of the topic that was heard of the longest ago among those
+// that no open producer reports of; false if there is none.
+func (x *choices) giveWay() bool {
+	if x.held {
+		return false
+	}
+	var oldest *topic.Topic
+	for t, c := range x.topics {
+		if c.open == 0 && c.others == 0 && (oldest == nil || c.last < x.topics[oldest].last) {
+			oldest = t
+		}
+	}
+	if oldest == nil {
+		x.held = true
+		return false
+	}
+	x.gone.sum(x.topics[oldest])
+	delete(x.topics, oldest)
+	return true
 }
 
 // add adds what is new in m against the last report of q.
@@ -269,14 +319,24 @@ func chooserName(k chooserKey) string {
 	return string(b)
 }
 
-// forget takes a closed producer out; its sums stay.
-func (x *choices) forget(k chooserKey, t *topic.Topic) {
+// forget takes the closed producer p out; its sums stay.
+func (x *choices) forget(k chooserKey, p *producer) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.held = false
+	t := x.topics[p.topic]
 	if _, ok := x.open[k]; ok {
 		delete(x.open, k)
-	} else if c := x.topics[t]; c != nil && c.others > 0 {
-		c.others--
+		if t != nil {
+			t.open--
+		}
+		return
+	}
+	switch {
+	case p.reports == reportNowhere:
+		x.nowhere--
+	case p.reports == reportOther && t != nil && t.others > 0:
+		t.others--
 	}
 }
 
@@ -288,6 +348,7 @@ func (x *choices) sweep(known func(*topic.Topic) bool) {
 		if !known(t) {
 			x.gone.sum(c)
 			delete(x.topics, t)
+			x.held = false
 		}
 	}
 	for k, q := range x.open {
@@ -299,7 +360,7 @@ func (x *choices) sweep(known func(*topic.Topic) bool) {
 
 // Choices are what producers reported, by topic, in the order of the names. name,
 // unless empty, is the only topic asked for; with all of them come the sums of
-// topics that were deleted, without a name.
+// topics that were deleted or gave way to others, without a name.
 func (s *Server) Choices(name string) []Choices {
 	x := &s.choices
 	x.mu.Lock()
@@ -337,4 +398,12 @@ func (s *Server) Choices(name string) []Choices {
 	}
 	slices.SortFunc(all, func(a, b Choices) int { return cmp.Compare(a.Topic, b.Topic) })
 	return all
+}
+
+// ChoicesNowhere are the open producers that reported of topics of which nothing is
+// kept, since open producers of 512 others have all places.
+func (s *Server) ChoicesNowhere() int {
+	s.choices.mu.Lock()
+	defer s.choices.mu.Unlock()
+	return s.choices.nowhere
 }

@@ -421,13 +421,16 @@ func TestReportsAreBounded(t *testing.T) {
 		topics[i] = &topic.Topic{Name: fmt.Sprint(i)}
 	}
 	m := sampleReport(1000)
-	var last *producer
+	var first, last *producer
 	for i := range choosersMax + 5 {
 		last = &producer{topic: topics[0]}
+		if i == 0 {
+			first = last
+		}
 		x.take(chooserKey{0, uint32(i + 1)}, last, &m)
 	}
 	// One goes, and one that was not kept is from its next report on.
-	x.forget(chooserKey{0, 1}, topics[0])
+	x.forget(chooserKey{0, 1}, first)
 	x.take(chooserKey{0, choosersMax + 5}, last, &m)
 	if c := x.topics[topics[0]]; len(x.open) != choosersMax || c.others != 4 {
 		t.Errorf("%d producers, %d others", len(x.open), c.others)
@@ -442,6 +445,75 @@ func TestReportsAreBounded(t *testing.T) {
 	if len(x.topics) != chosenTopicsMax {
 		t.Errorf("%d topics", len(x.topics))
 	}
+}
+
+// A topic that no open producer reports of gives way to a new one, the one that was
+// heard of first before others; what has no place is counted.
+func TestTopicsGiveWay(t *testing.T) {
+	s := new(Server)
+	x := &s.choices
+	m := sampleReport(1000)
+	producers := make([]*producer, chosenTopicsMax+1)
+	key := func(i int) chooserKey { return chooserKey{0, uint32(i + 1)} }
+	say := func(i int) { x.take(key(i), producers[i], &m) }
+	for i := range producers {
+		producers[i] = &producer{topic: &topic.Topic{Name: fmt.Sprint(i)}}
+	}
+	for i := range chosenTopicsMax {
+		say(i)
+	}
+	check := func(nowhere int, gone uint64, names ...string) {
+		t.Helper()
+		all, batches := s.Choices(""), uint64(0)
+		if all[0].Topic != "" {
+			t.Error("no sums of what gave way")
+		} else if all[0].Batches != gone {
+			t.Errorf("%d batches of what gave way, not %d", all[0].Batches, gone)
+		}
+		for _, c := range all {
+			batches += c.Batches
+		}
+		if want := (chosenTopicsMax * 1000) + gone; batches != want {
+			t.Errorf("%d batches in all, not %d", batches, want)
+		}
+		if n := s.ChoicesNowhere(); n != nowhere {
+			t.Errorf("%d have no place, not %d", n, nowhere)
+		}
+		for _, name := range names {
+			if len(s.Choices(name)) != 1 {
+				t.Errorf("nothing of topic %s", name)
+			}
+		}
+	}
+	// All places are held: it is counted once, and no more when it closes.
+	const late = chosenTopicsMax
+	say(late)
+	say(late)
+	if n := s.ChoicesNowhere(); n != 1 || len(s.Choices(fmt.Sprint(late))) != 0 {
+		t.Errorf("%d have no place", n)
+	}
+	x.forget(key(late), producers[late])
+	if n := s.ChoicesNowhere(); n != 0 {
+		t.Errorf("%d have no place after it closed", n)
+	}
+	producers[late].reports = reportNone // another one
+	say(late)
+	// Of two that nobody holds, 7 was heard of first.
+	say(3)
+	for _, i := range []int{3, 7} {
+		x.forget(key(i), producers[i])
+		producers[i].reports = reportNone
+	}
+	say(late)
+	check(0, 1000, fmt.Sprint(late), "3")
+	if len(s.Choices("7")) != 0 {
+		t.Error("topic 7 has not given way")
+	}
+	// It comes back, and 3 gives way; then there is none.
+	say(7)
+	check(0, 2000, fmt.Sprint(late), "7")
+	say(3)
+	check(1, 2000)
 }
 
 // Changes of several producers are in the order of their times, whichever was told of

@@ -28,7 +28,7 @@ type producer struct {
 	topic    *topic.Topic
 	level    message.AckLevel
 	use      uint8
-	reports  bool // its REPORT is kept, or it is counted with those whose is not
+	reports  uint8 // where its REPORT went: reportNone and so on
 	wants    wire.AdviceWants
 	heard    uint32 // of Server.changes, those that told has
 	told     told
@@ -172,8 +172,8 @@ func (l *loop) dropProducer(i uint32, p *producer) {
 	} else {
 		l.srv.budget.forget(l, handleOf(i, p.use))
 	}
-	if p.reports {
-		l.srv.choices.forget(chooserKey{l.id, handleOf(i, p.use)}, p.topic)
+	if p.reports != reportNone {
+		l.srv.choices.forget(chooserKey{l.id, handleOf(i, p.use)}, p)
 	}
 	l.note(p, told{})
 	*p = producer{level: 0xff} // meets no handle

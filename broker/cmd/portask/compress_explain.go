@@ -56,28 +56,19 @@ func explain(ctx context.Context, g *globals, o *explainFlags, stdout io.Writer)
 	}
 	src := newStats(admin, g.timeout)
 	defer src.close()
-	var all []monitor.TopicChoices
+	var all monitor.Explained
 	if err := src.choices(ctx, o.topic, &all); err != nil {
 		return err
 	}
 	if g.output == "json" {
 		return g.print(stdout, all, nil, nil)
 	}
-	if len(all) == 0 {
-		_, err := fmt.Fprintln(stdout, "no adaptive producer has reported anything")
-		return err
-	}
-	for i := range all {
-		if i > 0 {
-			if _, err := fmt.Fprintln(stdout); err != nil {
-				return err
-			}
-		}
-		if err := all[i].WriteText(stdout); err != nil {
+	if len(all.Topics) == 0 {
+		if _, err := fmt.Fprintln(stdout, "no adaptive producer has reported anything"); err != nil {
 			return err
 		}
 	}
-	return nil
+	return all.WriteText(stdout)
 }
 
 // adminAddress is given, or the port above the broker's.
@@ -98,7 +89,7 @@ func adminAddress(g *globals, given string) (string, error) {
 
 // choices asks for what producers chose. Errors are those of read, and what the
 // admin listener says of the topic.
-func (s *stats) choices(ctx context.Context, topic string, all *[]monitor.TopicChoices) error {
+func (s *stats) choices(ctx context.Context, topic string, all *monitor.Explained) error {
 	op := "read choices of " + s.addr
 	u := url.URL{Scheme: "http", Host: s.addr, Path: "/debug/compression"}
 	if topic != "" {
@@ -119,9 +110,8 @@ func (s *stats) choices(ctx context.Context, topic string, all *[]monitor.TopicC
 		return s.failed(ctx, op, err)
 	case len(b) > statsBytesMax:
 		return fault.New(fault.TooLarge, op).WithField("answer").WithLimit(int64(len(b)), statsBytesMax)
-	case resp.StatusCode == http.StatusNotFound && topic != "":
-		return fault.New(fault.NotFound, "explain compression").WithField("topic").
-			WithDetail("no producer of %q has reported how it chooses: none is adaptive, or none has sent anything", topic)
+	case resp.StatusCode == http.StatusNotFound && topic != "" && json.Unmarshal(b, all) == nil:
+		return fault.New(fault.NotFound, "explain compression").WithField("topic").WithDetail("%s", all.Unexplained(topic))
 	case resp.StatusCode != http.StatusOK:
 		return fault.New(fault.ProtocolViolation, op).WithField("status").WithDetail("is %d: no admin listener of a broker?", resp.StatusCode)
 	}

@@ -76,8 +76,9 @@ func TestCompressExplain(t *testing.T) {
 		t.Errorf("explained as\n%s", out)
 	}
 	out, _ = must(0, "compress", "explain", "--admin", a.addr, "-o", "json")
-	var all []monitor.TopicChoices
-	if err := json.Unmarshal([]byte(out), &all); err != nil || len(all) != 1 || all[0].Batches != r.Decisions || len(all[0].Arms) == 0 || len(all[0].Recent) == 0 {
+	var explained monitor.Explained
+	if err := json.Unmarshal([]byte(out), &explained); err != nil || len(explained.Topics) != 1 ||
+		explained.Topics[0].Batches != r.Decisions || len(explained.Topics[0].Arms) == 0 || len(explained.Topics[0].Recent) == 0 {
 		t.Errorf("%v: %s", err, out)
 	}
 	if status, text := a.get("/debug/compression?topic=orders&format=text"); status != 200 || !strings.Contains(text, "topic orders") {
@@ -94,4 +95,9 @@ func TestCompressExplain(t *testing.T) {
 	}
 	must(2, "compress", "explain", "--topic", "no/name", "--admin", a.addr)
 	must(2, "compress", "explain", "--admin", "nowhere")
+	if _, err := os.Stat("/dev/full"); err == nil {
+		if _, errs := must(1, "produce", "orders", input, "--compression", "adaptive", "--decision-log", "/dev/full"); !strings.Contains(errs, "log of decisions") {
+			t.Errorf("of a log that could not be written it says %q", errs)
+		}
+	}
 }

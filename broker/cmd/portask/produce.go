@@ -193,12 +193,16 @@ func produce(ctx context.Context, g *globals, o *produceFlags, topic string, fil
 			err = derr
 		}
 	}()
-	err = g.watch(ctx, "produce "+topic, stderr, func(ctx context.Context, w *waiting) error {
+	err = g.watch(ctx, "produce "+topic, stderr, func(ctx context.Context, w *waiting) (err error) {
 		c, err := g.dial(ctx, dial...)
 		if err != nil {
 			return err
 		}
-		defer c.Close()
+		defer func() {
+			if cerr := c.Close(); err == nil {
+				err = cerr // --decision-log could not be written
+			}
+		}()
 		open, cancel := g.within(ctx)
 		defer cancel()
 		p, err := c.Producer(open, topic, opts...)
