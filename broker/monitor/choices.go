@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -23,6 +24,42 @@ type Explained struct {
 	// NotKept are open producers that reported of topics of which nothing is kept,
 	// since open producers of other topics have all places.
 	NotKept int `json:"producers_not_kept"`
+	// LeftOut are topics that would make the answer longer than explainedBytes; each
+	// can be asked for by name.
+	LeftOut int `json:"topics_left_out"`
+}
+
+// explainedBytes bounds an answer, as indented JSON: below what portask reads.
+const explainedBytes = 3 << 20
+
+// fit leaves out the last topics until x is short enough, and of a topic that is too
+// long by itself the last producers, which are counted with its others.
+func (x *Explained) fit(most int) {
+	used := 0
+	for i := range x.Topics {
+		t := &x.Topics[i]
+		n := t.bytes()
+		for i == 0 && n > most && len(t.Producers) > 0 {
+			keep := len(t.Producers) / 2
+			t.Others += len(t.Producers) - keep
+			t.Producers = t.Producers[:keep]
+			n = t.bytes()
+		}
+		if used += n; used > most {
+			x.LeftOut = len(x.Topics) - i
+			x.Topics = x.Topics[:i]
+			return
+		}
+	}
+}
+
+// bytes is the length of t in an answer.
+func (t *TopicChoices) bytes() int {
+	b, err := json.MarshalIndent(t, "    ", "  ")
+	if err != nil {
+		return 0 // and the answer fails too
+	}
+	return len(b)
 }
 
 // TopicChoices is how the producers of a topic that choose how to compress each
@@ -116,6 +153,7 @@ func (m *Monitor) Choices(topic string) Explained {
 		}
 		all.Topics = append(all.Topics, t)
 	}
+	all.fit(explainedBytes)
 	return all
 }
 
@@ -197,6 +235,11 @@ func (x *Explained) WriteText(w io.Writer) error {
 			}
 		}
 		if err := x.Topics[i].WriteText(w); err != nil {
+			return err
+		}
+	}
+	if x.LeftOut > 0 {
+		if _, err := fmt.Fprintf(w, "\nand %d topics more; ask for one by its name\n", x.LeftOut); err != nil {
 			return err
 		}
 	}
