@@ -31,6 +31,7 @@ func runObjectives(ctx context.Context, args []string) error {
 	fs.IntVar(&o.BenchTurns, "bench-turns", 12, "first turns of Go benchmarks")
 	fs.Uint64Var(&o.Seed, "seed", uint64(time.Now().UnixNano()), "of the order")
 	readme := fs.String("readme", "", "Markdown file in whose table, between the objectives' marks, the rows of what was measured are made anew")
+	from := fs.String("from", "", "measure nothing: --readme takes what a gate measured, from its verdict.json")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -38,6 +39,9 @@ func runObjectives(ctx context.Context, args []string) error {
 	var err error
 	if o.File, err = slo.Load(c.slo); err != nil {
 		return err
+	}
+	if *from != "" {
+		return readmeFrom(*readme, o.File, *from)
 	}
 	if o.Lab, err = lab.New(c.dir); err != nil {
 		return err
@@ -49,7 +53,7 @@ func runObjectives(ctx context.Context, args []string) error {
 	}
 	printObjectives(os.Stdout, res)
 	if *readme != "" {
-		if err := rewrite(*readme, o.File, res); err != nil {
+		if err := rewrite(*readme, o.File, res.Objectives, version); err != nil {
 			return err
 		}
 	}
@@ -85,8 +89,27 @@ const (
 	tableEnd   = "<!-- objectives end -->\n"
 )
 
-// rewrite makes the rows anew of what was measured, between the marks.
-func rewrite(name string, f *slo.File, res *objectives.Result) error {
+// readmeFrom makes the table of readme from a gate's verdict.
+func readmeFrom(readme string, f *slo.File, name string) error {
+	if readme == "" {
+		return errors.New("--from: what it is for is --readme")
+	}
+	v, err := verdict.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	if len(v.Objectives) == 0 {
+		return fmt.Errorf("%s: the gate measured no objectives", name)
+	}
+	at := v.Head.Commit[:min(len(v.Head.Commit), 7)]
+	if v.Head.Dirty {
+		at += "-dirty"
+	}
+	return rewrite(readme, f, v.Objectives, at)
+}
+
+// rewrite makes the rows anew of what was measured at a version, between the marks.
+func rewrite(name string, f *slo.File, measured []verdict.Objective, at string) error {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return err
@@ -99,7 +122,7 @@ func rewrite(name string, f *slo.File, res *objectives.Result) error {
 	var out bytes.Buffer
 	out.Write(head)
 	out.WriteString(tableBegin)
-	if err := slo.Table(&out, f, res.Objectives, version, string(table)); err != nil {
+	if err := slo.Table(&out, f, measured, at, string(table)); err != nil {
 		return err
 	}
 	out.WriteString(tableEnd)
