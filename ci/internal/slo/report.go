@@ -189,5 +189,5 @@ func row(o *Objective, v verdict.Objective, commit string) string {
 	case v.Decision == verdict.Inconclusive:
 		target = "met, not settled"
 	}
-	return fmt.Sprintf("| `%s`: %s | %s | %s | %s | %s |\n", v.Name, what, Figure(v), commit, bound(v, v.Bound), target)
+	return fmt.Sprintf("| `%s`: %s | %s | %s | %s | %s |\n", v.Name, what, Figure(v), commit, bound(v, o.Limit()), target) // the bound is the file's: it may be tighter than when that was measured
 }
