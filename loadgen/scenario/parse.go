@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -32,11 +33,23 @@ func ParseSetting(s string) (Setting, error) {
 	return Setting{Path: path, Value: value}, nil
 }
 
-// Load reads a file. Paths in it are relative to its directory.
+// MaxFileBytes bounds a scenario's file.
+const MaxFileBytes = 1 << 20
+
+// Load reads a file of at most MaxFileBytes, which may be a pipe. Paths in it are
+// relative to its directory.
 func Load(file string, settings ...Setting) (*Scenario, error) {
-	data, err := os.ReadFile(file)
+	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > MaxFileBytes {
+		return nil, fmt.Errorf("%s: longer than the %d bytes that a scenario may have", file, MaxFileBytes)
 	}
 	s, err := Parse(file, data, settings...)
 	if s != nil {
